@@ -1,0 +1,1 @@
+"""The tests of turbopool: they mirror the package; `servers` holds the peers they talk to."""

@@ -1,0 +1,1 @@
+"""What the package promises as a whole, shown against real servers."""

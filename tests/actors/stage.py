@@ -1,0 +1,275 @@
+"""Real actors and connections on a fake clock, scripted dials and scripted peers.
+
+A :class:`Stage` is what a runtime is, without a thread: requests go in by
+:meth:`Stage.send`, the test plays the network. Nothing happens outside
+:meth:`Stage.settle`, which most methods call. Leaving the stage disposes of it, and
+fails if anything is left: a request without an outcome, a channel, a dial, a timer.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Literal, TypedDict, Unpack
+
+from tests.servers.wire import respond
+from turbopool import Request, Response
+from turbopool.actors.base import tell
+from turbopool.actors.dispatcher import Dispatcher
+from turbopool.actors.messages import Abandon, Dispose, Lease, ManagerMessage
+from turbopool.actors.quota import Quota
+from turbopool.actors.supervisor import SupervisorActor
+from turbopool.actors.tcp_manager import Pool, PoolSettings
+from turbopool.clock import NEVER
+from turbopool.future import ResponseFuture
+from turbopool.stats import PoolKey, PoolStats
+from turbopool.transport.connection import ConnectionSettings, Http1Connection
+from turbopool.transport.exchange import Exchange
+from turbopool.transport.http1 import Limits
+from turbopool.transport.memory import FakeClock, MemoryChannel, MemoryDial, MemoryDialer, MemoryPoller, MemoryWaker
+from turbopool.transport.wire import write_request
+
+KEY = PoolKey.of("http", "one.test")
+OTHER = PoolKey.of("http", "other.test")
+THIRD = PoolKey.of("http", "third.test")
+
+
+class Parts(TypedDict, total=False):
+    """What a request may differ in: GET, without a bound on time, by default. Times are seconds."""
+
+    method: str
+    timeout: float | None
+    queue: float
+    connect: float | None
+    owner: object
+
+
+class _Host:
+    """Where the futures live."""
+
+    def __init__(self, abandon: Callable[[Exchange], None]) -> None:
+        self.abandon = abandon
+
+    def run_callback(self, task: Callable[[], None]) -> None:
+        """Run it here."""
+        task()
+
+
+class Call:
+    """One request under way: its exchange, its future, and how often it got an outcome."""
+
+    def __init__(self, exchange: Exchange, abandon: Callable[[Exchange], None]) -> None:
+        """Take over an exchange; `abandon` is what a cancel calls."""
+        self.exchange = exchange
+        self.outcomes = 0
+        self.future = ResponseFuture(exchange, _Host(abandon))
+        self.future.add_done_callback(lambda _: self._count())
+
+    def _count(self) -> None:
+        self.outcomes += 1
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it has neither an outcome nor a connection."""
+        return not self.future.done() and self.exchange.connection is None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it is on a connection."""
+        return self.future.running()
+
+    @property
+    def error(self) -> BaseException | None:
+        """What it failed with; it must have an outcome."""
+        assert self.future.done()
+        return self.future.exception()
+
+    @property
+    def response(self) -> Response:
+        """What it was answered; it must have an outcome."""
+        assert self.future.done()
+        return self.future.result()
+
+
+class Stage:
+    """A supervisor and all it starts; every option has a default a test may rely on."""
+
+    def __init__(  # noqa: PLR0913 - the options of a runtime are that many
+        self,
+        *,
+        limit: int = 2,
+        max_pending: int = 1000,
+        connect_timeout: float | None = 10.0,
+        lifetime: float | None = None,
+        idle_timeout: float | None = 55.0,
+        retire_after: float = 60.0,
+        per_host: int | None = None,
+        total: int | None = None,
+        quota: Quota | None = None,
+    ) -> None:
+        """Start the supervisor."""
+        self.clock = FakeClock()
+        self.poller = MemoryPoller()
+        self.dispatcher = Dispatcher(self.clock, self.poller, MemoryWaker(self.poller))
+        self.dialer = MemoryDialer(self.poller)
+        self.quota = Quota(per_host, total) if quota is None else quota
+        self.pools: dict[PoolKey, Pool] = {}
+        self.calls: list[Call] = []
+        connection = ConnectionSettings(
+            limits=Limits(), lifetime=lifetime, idle_timeout=idle_timeout, spawn=lambda task: task()
+        )
+        settings = PoolSettings(
+            limit=limit,
+            max_pending=max_pending,
+            connect_timeout=connect_timeout,
+            connection=connection,
+            retire_after=retire_after,
+        )
+        self.supervisor = SupervisorActor.start(
+            self.dispatcher, self.dialer, self.quota, lambda _: settings, self.pools
+        )
+        self.settle()
+
+    # -- time ----------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Let everything happen that can happen at this moment."""
+        self.poller.settle(self.dispatcher.turn)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass; every timer in between fires at its own moment."""
+        end = self.clock.moment + seconds
+        self.settle()
+        while 0 <= self.poller.timeout <= end - self.clock.moment:
+            self.clock.advance(self.poller.timeout)
+            self.settle()
+        self.clock.moment = end
+        self.settle()
+
+    # -- callers -------------------------------------------------------------------------
+
+    def prepare(self, key: PoolKey = KEY, **parts: Unpack[Parts]) -> Call:
+        """Make a request without sending it; its target is unique."""
+        target, method = f"/{len(self.calls)}", parts.get("method", "GET")
+        url, now, total = key.origin + target, self.clock.now(), parts.get("timeout")
+        wire = write_request(method, target, key.host, (), None, key.version)
+        exchange = Exchange(
+            Request(method, url), url, key, wire, parts.get("owner"), now=now, total=total, body_limit=1 << 20
+        )
+        exchange.queue_deadline = min(exchange.deadline, now + parts.get("queue", NEVER))
+        exchange.connect_timeout = parts.get("connect")
+        call = Call(exchange, self._abandon)
+        self.calls.append(call)
+        return call
+
+    def submit(self, call: Call) -> Call:
+        """Hand a request over as a caller's thread does, without letting anything happen yet."""
+        pool = self.pools.get(call.exchange.key)
+        if pool is None or not tell(pool.ref, Lease(call.exchange)):
+            self.supervisor.tell(Lease(call.exchange))
+        return call
+
+    def send(self, key: PoolKey = KEY, **parts: Unpack[Parts]) -> Call:
+        """Send a request, and let happen what follows at once."""
+        call = self.submit(self.prepare(key, **parts))
+        self.settle()
+        return call
+
+    def cancel(self, call: Call) -> None:
+        """Cancel a request as its caller does."""
+        assert call.future.cancel()
+        self.settle()
+
+    def _abandon(self, exchange: Exchange) -> None:
+        pool = self.pools.get(exchange.key)
+        tell(self.supervisor if pool is None else pool.ref, Abandon(exchange))
+
+    # -- the network ---------------------------------------------------------------------
+
+    def connect(self, dial: MemoryDial | None = None) -> MemoryChannel:
+        """Let a dial succeed: the oldest one under way, unless another is named."""
+        channel = (dial or self.dialer.pending[0]).succeed()
+        self.settle()
+        return channel
+
+    def refuse(self, dial: MemoryDial | None = None, error: Exception | None = None) -> None:
+        """Let a dial fail: the oldest one under way, unless another is named."""
+        (dial or self.dialer.pending[0]).fail(error)
+        self.settle()
+
+    def connected(self, key: PoolKey = KEY, **parts: Unpack[Parts]) -> tuple[Call, MemoryChannel]:
+        """Send a request that has to dial, and let it be connected."""
+        call = self.send(key, **parts)
+        return call, self.connect(self.dialer.pending[-1])
+
+    def idle(self, count: int = 1, key: PoolKey = KEY) -> list[MemoryChannel]:
+        """So many connections that have each served a request and are idle, the oldest first."""
+        pairs = [self.connected(key) for _ in range(count)]
+        for call, _ in pairs:
+            self.answer(call)
+        return [channel for _, channel in pairs]
+
+    def answer(self, call: Call, body: bytes = b"ok", *headers: tuple[str, str]) -> None:
+        """Let the server answer a request that is on a connection."""
+        self.channel_of(call).feed(respond(body, headers=headers))
+        self.settle()
+
+    def channel_of(self, call: Call) -> MemoryChannel:
+        """The channel that a request was last written to."""
+        line = call.exchange.wire.head.split(b"\r\n")[0]
+        return next(channel for channel in reversed(self.channels) if line in channel.sent)
+
+    @property
+    def channels(self) -> list[MemoryChannel]:
+        """The channels of all dials that succeeded, in the order they were dialed."""
+        return [dial.channel for dial in self.dialer.dials if dial.channel is not None]
+
+    @property
+    def open(self) -> list[MemoryChannel]:
+        """Those of them that are open."""
+        return [channel for channel in self.channels if not channel.closed]
+
+    # -- the runtime ---------------------------------------------------------------------
+
+    def stats(self, key: PoolKey = KEY) -> PoolStats:
+        """The figures of a key, as callers see them."""
+        return self.pools[key].snapshot()
+
+    def tell(self, message: ManagerMessage, key: PoolKey = KEY) -> None:
+        """Tell a key's manager something, and let happen what follows."""
+        self.pools[key].ref.tell(message)
+        self.settle()
+
+    def connection_of(self, call: Call) -> Http1Connection:
+        """The connection that a request runs on."""
+        connection = call.exchange.connection
+        assert isinstance(connection, Http1Connection)
+        return connection
+
+    def crash(self, key: PoolKey = KEY) -> None:
+        """Let a key's manager die of a message that is none; settles nothing."""
+        self.pools[key].ref.tell(Bug())
+
+    def dispose(self, *, queued: Literal["finish", "fail"] = "finish", after: float = NEVER) -> threading.Event:
+        """Begin the end; what is left after so many seconds is failed. Returns what is set at the end."""
+        done = threading.Event()
+        self.supervisor.tell(Dispose(queued, self.clock.now() + after, done))
+        self.settle()
+        return done
+
+    def close(self) -> None:
+        """End everything now; fail if anything is left."""
+        self.settle()
+        tell(self.supervisor, Dispose("fail", self.clock.now(), threading.Event()))
+        self.advance(0.0)
+        assert not self.supervisor.is_alive(), "the supervisor did not stop"
+        left = [call.exchange.request for call in self.calls if call.outcomes != 1]
+        assert not left, f"without exactly one outcome: {left}"
+        assert not self.open, "a connection was left open"
+        assert not self.dialer.pending, "a dial was left under way"
+        assert self.dispatcher.census() == (0, 0), "descriptors watched, timers armed"
+        self.dispatcher.stop()
+
+
+class Bug:
+    """No message any actor understands."""

@@ -1,0 +1,1 @@
+"""Actors: they decide who may use which connection, and never block."""

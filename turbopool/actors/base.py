@@ -1,0 +1,154 @@
+"""Actors that a :class:`Dispatcher` runs. Pykka's quirks begin and end in this file.
+
+Pykka gives a new kind of actor three hooks (``_create_actor_inbox``, ``_create_future``, ``_start_actor_loop``) and an
+inbox of three methods. What it does not give is supervision; and two things of its own loop must not happen here: a
+``BaseException`` in a handler stopping every actor of the process, and messages told to a stopped actor vanishing.
+
+The private names used are pinned by a contract test (``tests/actors/test_pykka_contract.py``).
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections import deque
+from typing import Any
+
+import pykka
+from pykka._envelope import Envelope
+from pykka.messages import _ActorStop
+
+from turbopool.actors.dispatcher import Dispatcher
+
+
+class _Begin:
+    """The first message of every actor: run ``on_start`` on the dispatcher."""
+
+
+_BEGIN = _Begin()
+
+
+class Inbox:
+    """A queue of envelopes that schedules a step for each."""
+
+    __slots__ = ("_actor", "_dispatcher", "_queue")
+
+    def __init__(self) -> None:
+        self._queue: deque[Envelope[Any]] = deque()
+        self._actor: DispatchedActor
+        self._dispatcher: Dispatcher
+
+    def bind(self, actor: DispatchedActor, dispatcher: Dispatcher) -> None:
+        """Learn whose inbox it is."""
+        self._actor = actor
+        self._dispatcher = dispatcher
+
+    def put(self, envelope: Envelope[Any], /) -> None:
+        """Queue an envelope. Any thread."""
+        self._queue.append(envelope)
+        self._dispatcher.schedule(self)
+
+    def get(self) -> Envelope[Any]:
+        """Take the oldest envelope."""
+        return self._queue.popleft()
+
+    def empty(self) -> bool:
+        """Whether there is none."""
+        return not self._queue
+
+    def __len__(self) -> int:
+        return len(self._queue)
+
+    def step(self) -> None:
+        """Let the actor handle one message. Dispatcher's thread."""
+        if self._queue:
+            self._actor.handle(self._queue.popleft())
+
+
+class DispatchedActor(pykka.Actor):
+    """An actor on a dispatcher's thread. It never blocks; it is only ever told, never asked.
+
+    Subclasses implement ``on_receive``, and may implement ``on_crash`` (after a bug) and ``undelivered`` (for each
+    message that reaches a stopped actor). Both run on the dispatcher's thread.
+    """
+
+    def __init__(self, dispatcher: Dispatcher) -> None:
+        super().__init__()
+        self._dispatcher = dispatcher
+        inbox = self.actor_inbox
+        assert isinstance(inbox, Inbox)  # noqa: S101  # made below
+        inbox.bind(self, dispatcher)
+
+    def on_crash(self, error: BaseException) -> None:
+        """Clean up after an exception that a handler let out; the actor is stopped."""
+
+    def undelivered(self, message: object) -> None:
+        """Deal with a message that came too late; the default drops it."""
+
+    def crash(self, error: BaseException) -> None:
+        """Stop because of ``error``, as if the present handler had raised it."""
+        if not self.actor_stopped.is_set():
+            self._handle_failure(type(error), error, error.__traceback__)
+            self.on_failure(type(error), error, error.__traceback__)
+            self.on_crash(error)
+
+    def handle(self, envelope: Envelope[Any]) -> None:
+        """Handle one message, whatever happens."""
+        message, reply_to = envelope.message, envelope.reply_to
+        if self.actor_stopped.is_set():
+            self._answer_late(envelope)
+            return
+        try:
+            if message is _BEGIN:
+                self.on_start()
+                return
+            answer = self._handle_receive(message)
+            if reply_to is not None:
+                reply_to.set(answer)
+        except BaseException as error:  # noqa: BLE001  # a bug: the supervisor is told, the thread goes on
+            if reply_to is not None:
+                reply_to.set_exception(sys.exc_info())
+            self.crash(error)
+
+    def _answer_late(self, envelope: Envelope[Any]) -> None:
+        if envelope.reply_to is None:
+            self.undelivered(envelope.message)
+        elif isinstance(envelope.message, _ActorStop):
+            envelope.reply_to.set(None)
+        else:
+            error = pykka.ActorDeadError(f"{self.actor_ref} stopped before handling the message")
+            envelope.reply_to.set_exception((type(error), error, None))
+
+    def _handle_receive(self, message: Any) -> Any:  # noqa: ANN401  # as Pykka has it
+        """Leave out Pykka's proxies: ours are only told messages of their own, and this is once a request."""
+        return self._stop() if isinstance(message, _ActorStop) else self.on_receive(message)
+
+    # -- what Pykka asks of a kind of actor -------------------------------------------------------------------
+
+    @staticmethod
+    def _create_actor_inbox() -> Inbox:
+        return Inbox()
+
+    @staticmethod
+    def _create_future() -> pykka.Future[Any]:
+        return pykka.ThreadingFuture()
+
+    def _start_actor_loop(self) -> None:
+        self.actor_inbox.put(Envelope(_BEGIN))
+
+
+def tell(ref: pykka.ActorRef[Any], message: object) -> bool:
+    """Tell an actor, and return whether it lives to hear it. Any thread."""
+    try:
+        ref.tell(message)
+    except pykka.ActorDeadError:
+        return False
+    return True
+
+
+def renew_registry_after_fork() -> None:
+    """Take our actors out of a forked child's registry, whose lock another thread of the parent may have held."""
+    registry = pykka.ActorRegistry
+    registry._actor_refs_lock = threading.RLock()  # noqa: SLF001
+    refs = registry._actor_refs  # noqa: SLF001
+    refs[:] = [ref for ref in refs if not issubclass(ref.actor_class, DispatchedActor)]

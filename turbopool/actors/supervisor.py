@@ -1,0 +1,255 @@
+"""The supervisor of one runtime: it starts, watches, replaces and retires the managers, and stops them in order.
+
+It publishes its pools in a dict that callers read without a message; only this actor changes it. A key's first
+request comes here, makes the manager, and is handed on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import assert_never
+
+import pykka
+
+from turbopool import errors
+from turbopool.actors.base import DispatchedActor, tell
+from turbopool.actors.dispatcher import Dispatcher
+from turbopool.actors.ledger import Ledger
+from turbopool.actors.messages import (
+    Abandon,
+    AbandonAll,
+    Acknowledge,
+    Dispose,
+    Drain,
+    EvictOne,
+    Halt,
+    Lease,
+    ManagerCrashed,
+    ManagerDrained,
+    ManagerIdled,
+    ManagerMessage,
+    RoomChanged,
+    RoomMade,
+    RoomWanted,
+    SupervisorMessage,
+    WarmUp,
+)
+from turbopool.actors.quota import Quota
+from turbopool.actors.restart import RestartBudget
+from turbopool.actors.tcp_manager import Pool, PoolSettings, TcpConnectionManagerActor
+from turbopool.clock import NEVER
+from turbopool.stats import PoolKey
+from turbopool.transport.connection import Http1Connection
+from turbopool.transport.interfaces import Dialer
+
+
+class SupervisorActor(DispatchedActor):
+    """Owns the managers of one runtime.
+
+    Args:
+        dispatcher: whose thread it and its managers run on.
+        dialer, quota: shared by the managers.
+        settings: what a key's manager is told.
+        pools: published: callers read it, this actor alone changes it.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        dialer: Dialer,
+        quota: Quota,
+        settings: Callable[[PoolKey], PoolSettings],
+        pools: dict[PoolKey, Pool],
+    ) -> None:
+        super().__init__(dispatcher)
+        self._dialer = dialer
+        self._quota = quota
+        self._settings = settings
+        self._pools = pools
+        self._restarts: dict[PoolKey, RestartBudget] = {}
+        self._disposal: Dispose | None = None
+        self._deadline = dispatcher.timer(self._on_deadline, self.crash)
+
+    def on_receive(self, message: SupervisorMessage) -> None:  # noqa: C901  # a line a message
+        """Handle one message."""
+        match message:
+            case Lease():
+                self._on_lease(message)
+            case Abandon():
+                self._on_abandon(message)
+            case AbandonAll():
+                self._tell_all(message)
+                self.actor_ref.tell(Acknowledge(message.done))
+            case Acknowledge():
+                message.done.set()
+            case WarmUp():
+                if self._disposal is None:
+                    self._tell(self._open(message.key), message)
+            case ManagerIdled():
+                self._on_manager_idled(message.key)
+            case ManagerDrained():
+                self._on_manager_drained(message.key)
+            case ManagerCrashed():
+                self._on_manager_crashed(message.key, message.error)
+            case RoomWanted() | RoomChanged():
+                self._make_room()
+            case Dispose():
+                self._on_dispose(message)
+            case _:
+                assert_never(message)
+
+    # -- pools -----------------------------------------------------------------------------------------------
+
+    def _on_lease(self, message: Lease) -> None:
+        if self._disposal is not None:
+            self._refuse(message)
+            return
+        self._tell(self._open(message.lessee.key), message)
+
+    def _on_abandon(self, message: Abandon) -> None:
+        pool = self._pools.get(message.lessee.key)
+        if pool is not None:
+            self._tell(pool, message)
+
+    def _open(self, key: PoolKey) -> Pool:
+        """Return the pool of a key, making it and its manager if need be."""
+        pool = self._pools.get(key)
+        if pool is not None and not pool.ref.is_alive():  # news of its crash are under way, or stop_all() stopped it
+            self._on_manager_crashed(key, pykka.ActorDeadError("the manager was found dead"))
+            pool = self._pools.get(key)
+        if pool is None:
+            settings = self._settings(key)
+            pool = Pool(key=key, settings=settings, ledger=Ledger(settings.limit))
+            self._start(pool)
+            self._pools[key] = pool
+        return pool
+
+    def _start(self, pool: Pool) -> None:
+        pool.ref = TcpConnectionManagerActor.start(pool, self._dispatcher, self._dialer, self._quota, self.actor_ref)
+
+    def _on_manager_idled(self, key: PoolKey) -> None:
+        """Retire a manager, unless work has come in the meantime; what comes later is sent here again."""
+        pool = self._pools.get(key)
+        if pool is None or not pool.ref.is_alive():
+            return
+        if pool.ref.actor_inbox.empty() and not pool.ledger.connections and not pool.ledger.queued:
+            del self._pools[key]
+            self._restarts.pop(key, None)
+            self._quota.forget(key)
+            pool.ref.stop(block=False)
+
+    def _on_manager_crashed(self, key: PoolKey, error: BaseException) -> None:
+        """Replace a manager: what it had in flight fails, what waited goes to the replacement, in order."""
+        pool = self._pools.get(key)
+        if pool is None or pool.ref.is_alive():  # it has been replaced already
+            return
+        del self._pools[key]
+        waiting = pool.ledger.empty_queue()
+        for connection, lessee in list(pool.ledger.leased.items()):
+            connection.kill(_crash_of(key, error, sent=lessee.sent))
+        for connection in list(pool.ledger.idle):
+            connection.close()
+            self._quota.roused(connection)
+        for dial in list(pool.ledger.dialing):
+            dial.cancel()
+        self._quota.reset(key)
+        pool.closed = pool.opened
+        if self._disposal is None and self._restarts.setdefault(key, RestartBudget()).spend(self._dispatcher.now):
+            pool.ledger = Ledger(pool.settings.limit)
+            self._start(pool)
+            for lessee in waiting:
+                pool.ref.tell(Lease(lessee))
+            self._pools[key] = pool
+        else:
+            for lessee in waiting:
+                lessee.refused(_crash_of(key, error, sent=0))
+        self._make_room()
+        self._end_if_empty()
+
+    # -- room ------------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        """Tell the keys in line that there is room, and close what has been idle longest for the next one."""
+        served = self._quota.served()
+        for key in served:
+            if key in self._pools:
+                self._tell(self._pools[key], RoomMade())
+        victim = None if served else self._quota.victim()  # those served bring us here again
+        if victim is not None:
+            connection, key = victim
+            assert isinstance(connection, Http1Connection)  # noqa: S101  # nothing else rests
+            if key in self._pools:
+                self._tell(self._pools[key], EvictOne(connection))
+
+    # -- disposal --------------------------------------------------------------------------------------------
+
+    def _on_dispose(self, message: Dispose) -> None:
+        self._disposal = message
+        self._tell_all(Drain(message.queued))
+        if message.deadline != NEVER:
+            self._deadline.arm(message.deadline)
+        self._end_if_empty()
+
+    def _on_deadline(self) -> None:
+        self._tell_all(Halt())
+
+    def _on_manager_drained(self, key: PoolKey) -> None:
+        self._pools.pop(key, None)
+        self._end_if_empty()
+
+    def _end_if_empty(self) -> None:
+        if self._disposal is not None and not self._pools:
+            self._deadline.close()
+            self.stop()
+
+    def on_stop(self) -> None:
+        """Tell whoever waits for the disposal; after a foreign ``stop_all`` the managers were stopped likewise."""
+        self._deadline.close()
+        self._tell_all(Halt())
+        if self._disposal is not None:
+            self._disposal.done.set()
+
+    def on_crash(self, error: BaseException) -> None:
+        """Stop everything: the client makes a new supervisor."""
+        del error
+        self.on_stop()
+
+    def undelivered(self, message: object) -> None:
+        """Answer what came too late."""
+        match message:
+            case Lease():
+                self._refuse(message)
+            case Dispose() | Acknowledge() | AbandonAll():
+                message.done.set()
+            case _:
+                return
+
+    # -- telling ---------------------------------------------------------------------------------------------
+
+    def _tell(self, pool: Pool, message: ManagerMessage) -> None:
+        if not tell(pool.ref, message) and isinstance(message, Lease):
+            self._refuse(message)
+
+    def _tell_all(self, message: ManagerMessage) -> None:
+        for pool in list(self._pools.values()):
+            if not pool.ref.is_alive():
+                self._pools.pop(pool.key, None)
+            self._tell(pool, message)
+
+    @staticmethod
+    def _refuse(message: Lease) -> None:
+        msg = "the client was disposed before the request began"
+        message.lessee.refused(errors.ClientDisposed(msg, origin=message.lessee.origin, advice="make a new client"))
+
+
+SupervisorRef = pykka.ActorRef[SupervisorActor]
+
+
+def _crash_of(key: PoolKey, cause: BaseException, *, sent: int) -> errors.ManagerCrashed:
+    msg = f"the manager of the pool crashed: {cause!r}"
+    error = errors.ManagerCrashed(
+        msg, origin=key.origin, request_sent=sent > 0, processed="maybe" if sent else "no", may_retry=not sent,
+        advice="this is a bug of turbopool; please report it",
+    )  # fmt: skip
+    error.__cause__ = cause
+    return error

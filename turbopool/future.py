@@ -1,0 +1,263 @@
+"""The future of a response: a real ``concurrent.futures.Future``, made light.
+
+One plain lock stands where the standard one keeps a condition: ``wait`` and ``as_completed`` only ever lock it, and
+whoever waits in :meth:`ResponseFuture.result` brings a lock of its own. Every change of state happens under it, so a
+future completes exactly once, whoever comes first: the dispatcher, a caller who cancels, or the deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from _thread import LockType, allocate_lock
+from collections.abc import Callable, Generator
+from concurrent.futures import CancelledError, Future
+from typing import Any, Protocol
+
+from turbopool.clock import NEVER
+from turbopool.errors import DeadlineExceeded
+from turbopool.models import Response
+from turbopool.transport.exchange import Exchange
+
+_log = logging.getLogger("turbopool.future")
+
+GRACE = 1.0
+"""Seconds after a request's deadline at which :meth:`ResponseFuture.result` ends by itself, whatever happened."""
+
+_PENDING, _CANCELLED, _FINISHED = "PENDING", "CANCELLED_AND_NOTIFIED", "FINISHED"
+
+Callback = Callable[["ResponseFuture"], object]
+
+
+class Host(Protocol):
+    """Where a future's request lives: the runtime."""
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Free what a cancelled request holds."""
+        ...
+
+    def run_callback(self, task: Callable[[], None]) -> None:
+        """Run a caller's code on a worker thread."""
+        ...
+
+
+class ResponseFuture(Future[Response]):
+    """What :meth:`Client.send_async` returns. Every method may be called from any thread.
+
+    Done-callbacks run on worker threads, in the order they were added; those added to a finished future, and those of
+    a future its caller cancels, run in the calling thread, as everywhere in Python.
+
+    Thousands may be in flight, and the garbage collector visits what they hold: lists are made when first needed.
+    """
+
+    __slots__ = (
+        "_condition", "_done_callbacks", "_exception", "_exchange", "_host", "_result", "_sleepers", "_state",
+        "_stdlib_waiters", "settled",
+    )  # fmt: skip
+
+    def __init__(self, exchange: Exchange, host: Host) -> None:  # the standard constructor would make a condition
+        self._condition: LockType = allocate_lock()  # type: ignore[assignment]  # see the module's docstring
+        self._state = _PENDING
+        self._result: Response | None = None
+        self._exception: BaseException | None = None
+        self._stdlib_waiters: list[Any] | None = None
+        self._done_callbacks: list[Callback] | None = None
+        self._sleepers: list[LockType] | None = None
+        self._exchange: Exchange | None = exchange  # until settled: the two refer to each other
+        self._host = host
+        self.settled = False
+        exchange.completion = self
+
+    # -- asking ----------------------------------------------------------------------------------------------
+
+    def cancelled(self) -> bool:
+        """Whether it was cancelled."""
+        return self._state is _CANCELLED
+
+    def running(self) -> bool:
+        """Whether the request is on a connection now."""
+        exchange = self._exchange
+        return exchange is not None and exchange.connection is not None
+
+    def done(self) -> bool:
+        """Whether it has a response, an error, or was cancelled."""
+        return self.settled
+
+    def result(self, timeout: float | None = None) -> Response:
+        """Return the response, waiting for it.
+
+        Args:
+            timeout: seconds to wait; None waits for the request's own deadline and :data:`GRACE`.
+
+        Raises:
+            TimeoutError: ``timeout`` passed; the request goes on.
+            CancelledError: it was cancelled.
+            TurboPoolError: the request failed.
+        """
+        if not self.settled:
+            self._wait(timeout)
+        if self._exception is not None:
+            try:
+                raise self._exception
+            finally:
+                self = None  # type: ignore[assignment]  # noqa: PLW0642  # the traceback would hold the future
+        if self._state is _CANCELLED:
+            raise CancelledError
+        assert self._result is not None  # noqa: S101  # finished without an exception
+        return self._result
+
+    def exception(self, timeout: float | None = None) -> BaseException | None:
+        """Return what the request failed with, or None, waiting like :meth:`result`."""
+        if not self.settled:
+            self._wait(timeout)
+        if self._state is _CANCELLED:
+            raise CancelledError
+        return self._exception
+
+    def __await__(self) -> Generator[Any, None, Response]:
+        """Wait inside a running asyncio loop."""
+        return asyncio.wrap_future(self).__await__()
+
+    # -- ending ----------------------------------------------------------------------------------------------
+
+    def cancel(self) -> bool:
+        """End the request now, at whatever phase it is; return False only if it was done before.
+
+        A queued request leaves the queue, one under way gives its connection up.
+        """
+        exchange = self._exchange
+        if exchange is None or not self._settle(_CANCELLED, None, None):
+            return self._state is _CANCELLED
+        self._host.abandon(exchange)
+        self._call_back_here()
+        return True
+
+    def cancel_now(self) -> bool:
+        """Cancel, unless settled; the caller frees what the exchange holds. The runtime's side."""
+        if not self._settle(_CANCELLED, None, None):
+            return False
+        if self._done_callbacks:
+            self._call_back()
+        return True
+
+    def succeed(self, response: Response) -> bool:
+        """Set the response, unless settled. The runtime's side."""
+        if not self._settle(_FINISHED, response, None):
+            return False
+        if self._done_callbacks:
+            self._call_back()
+        return True
+
+    def fail(self, error: BaseException) -> bool:
+        """Set the error, unless settled. The runtime's side."""
+        if not self._settle(_FINISHED, None, error):
+            return False
+        if self._done_callbacks:
+            self._call_back()
+        return True
+
+    def add_done_callback(self, fn: Callback) -> None:
+        """Call ``fn`` with this future once it is done."""
+        with self._condition:
+            if not self.settled:
+                if self._done_callbacks is None:
+                    self._done_callbacks = []
+                self._done_callbacks.append(fn)
+                return
+        _call(fn, self)
+
+    def set_running_or_notify_cancel(self) -> bool:
+        """Return whether it is to be run: what an executor asks of its futures."""
+        return not self.cancelled()
+
+    set_result = succeed  # type: ignore[assignment]
+    set_exception = fail  # type: ignore[assignment]
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _settle(self, state: str, response: Response | None, error: BaseException | None) -> bool:
+        with self._condition:
+            if self.settled:
+                return False
+            self._result = response
+            self._exception = error
+            self._state = state
+            self._exchange = None
+            self.settled = True
+            for waiter in self._stdlib_waiters or ():
+                if state is _CANCELLED:
+                    waiter.add_cancelled(self)
+                elif error is not None:
+                    waiter.add_exception(self)
+                else:
+                    waiter.add_result(self)
+        for sleeper in self._sleepers or ():
+            sleeper.release()
+        return True
+
+    @property
+    def _waiters(self) -> list[Any]:  # type: ignore[override]
+        """What ``concurrent.futures.wait`` and ``as_completed`` leave here, holding the lock."""
+        if self._stdlib_waiters is None:
+            self._stdlib_waiters = []
+        return self._stdlib_waiters
+
+    def _wait(self, timeout: float | None) -> None:
+        """Sleep until settled; at the request's deadline and a grace, settle it here."""
+        sleeper = allocate_lock()
+        sleeper.acquire()
+        with self._condition:
+            exchange = self._exchange
+            if exchange is None:
+                return
+            if self._sleepers is None:
+                self._sleepers = [sleeper]
+            else:
+                self._sleepers.append(sleeper)
+        deadline = exchange.deadline
+        own = threading.TIMEOUT_MAX if deadline == NEVER else max(0.0, deadline - time.monotonic()) + GRACE
+        if timeout is not None and timeout < own:
+            if not sleeper.acquire(timeout=max(timeout, 0.0)) and not self.settled:
+                raise TimeoutError
+        elif not sleeper.acquire(timeout=min(own, threading.TIMEOUT_MAX)):
+            msg = "the runtime did not answer by the request's deadline"
+            if self.fail(DeadlineExceeded(msg, origin=exchange.origin, processed="maybe", grace=GRACE)):
+                self._host.abandon(exchange)
+
+    def _call_back(self) -> None:
+        """Call the callbacks where they belong: asyncio's own at once, the caller's on a worker thread."""
+        callbacks, self._done_callbacks = self._done_callbacks, None
+        foreign = []
+        for callback in callbacks or ():
+            if getattr(callback, "__module__", None) == "asyncio.futures":
+                _call(callback, self)
+            else:
+                foreign.append(callback)
+        if not foreign:
+            return
+
+        def call_all() -> None:
+            for callback in foreign:
+                _call(callback, self)
+
+        try:
+            self._host.run_callback(call_all)
+        except RuntimeError:
+            _log.exception("no thread could be started for the callbacks of %r", self)
+
+    def _call_back_here(self) -> None:
+        callbacks, self._done_callbacks = self._done_callbacks, None
+        for callback in callbacks or ():
+            _call(callback, self)
+
+    def __repr__(self) -> str:
+        return f"<ResponseFuture {self._state.lower()}>"
+
+
+def _call(callback: Callback, future: ResponseFuture) -> None:
+    try:
+        callback(future)
+    except Exception:  # noqa: BLE001  # the caller's code: logged, as the standard library does
+        _log.exception("a done-callback raised")

@@ -1,0 +1,231 @@
+"""What the handles of one name share: a supervisor, its pools, and a place on the process's dispatcher.
+
+Nothing is started before the first request. Every method may be called from any thread, but none from the
+dispatcher's, where no caller's code ever runs.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any, Literal
+
+from turbopool.actors import hub as hubs
+from turbopool.actors.base import tell
+from turbopool.actors.messages import Abandon, AbandonAll, Dispose, Lease, WarmUp
+from turbopool.actors.quota import Quota
+from turbopool.actors.supervisor import SupervisorActor, SupervisorRef
+from turbopool.actors.tcp_manager import Pool, PoolSettings
+from turbopool.clock import NEVER
+from turbopool.config import ClientOptions
+from turbopool.config.tls import TlsContext, context_for
+from turbopool.errors import ClientDisposed, PoolFull
+from turbopool.stats import PoolKey, RuntimeStats
+from turbopool.transport.connection import ConnectionSettings
+from turbopool.transport.dialer import Dialer
+from turbopool.transport.exchange import Exchange
+from turbopool.transport.http1 import Limits
+
+_ALPN = {"1.0": (), "1.1": ("http/1.1",)}
+_PATIENCE = 5.0
+"""Seconds to wait for a dispatcher that does not answer."""
+
+
+class Runtime:
+    """The actors of one or more handles.
+
+    Args:
+        options: of the client.
+    """
+
+    def __init__(self, options: ClientOptions) -> None:
+        self.options = options
+        self.tls = options.tls()
+        self._pools: dict[PoolKey, Pool] = {}
+        self._hub: hubs.Hub | None = None
+        self._supervisor: SupervisorRef | None = None
+        self._lock = threading.Lock()
+        self._disposed = False
+        self._released = threading.Event()
+
+    @property
+    def is_disposed(self) -> bool:
+        """Whether new work is refused."""
+        return self._disposed
+
+    def submit(self, exchange: Exchange) -> None:
+        """Hand a request to its key's manager.
+
+        Raises:
+            ClientDisposed: no new work is taken.
+        """
+        if self._disposed:
+            raise self._refusal()
+        pool = self._pools.get(exchange.key)
+        if pool is None or not self._tell_manager(pool, exchange):
+            self._tell_supervisor(Lease(exchange))
+        if self._disposed:  # while it was told: nobody may be left to read the message
+            exchange.fail(self._refusal())
+
+    def abandon(self, exchange: Exchange) -> None:
+        """Take a request back that its caller wants no more."""
+        pool = self._pools.get(exchange.key)
+        ref = self._supervisor if pool is None else pool.ref
+        if ref is not None:
+            tell(ref, Abandon(exchange))  # whoever stopped a dead one ended all its requests
+
+    def abandon_all(self, owner: object) -> None:
+        """Cancel all requests of a handle, and return when that is done."""
+        hub, supervisor = self._hub, self._supervisor
+        if hub is None or supervisor is None:
+            return
+        done = threading.Event()
+        if tell(supervisor, AbandonAll(owner, done)) and not hub.dispatcher.is_current:
+            done.wait(_PATIENCE)
+
+    def run_callback(self, task: Callable[[], None]) -> None:
+        """Run a caller's code on a worker thread."""
+        hub = self._hub
+        if hub is None:
+            raise self._refusal()
+        hub.callbacks.submit(task)
+
+    def warm_up(self, key: PoolKey, connections: int, timeout: float | None) -> None:
+        """Open connections ahead of requests.
+
+        Raises:
+            ClientDisposed: no new work is taken.
+        """
+        if self._disposed:
+            raise self._refusal()
+        self._tell_supervisor(WarmUp(key, connections, timeout))
+
+    def stats(self) -> RuntimeStats:
+        """Return a snapshot of all pools."""
+        return RuntimeStats({key: pool.snapshot() for key, pool in list(self._pools.items())})
+
+    def dispose(self, drain_timeout: float | None = None, queued: Literal["finish", "fail"] = "finish") -> None:
+        """Refuse new work, let the rest end, and leave nothing behind. Idempotent; later calls wait for the first.
+
+        Args:
+            drain_timeout: seconds until what is left is failed; None waits for the requests' own deadlines.
+            queued: whether queued requests are carried out, or failed at once.
+        """
+        hub = self._hub
+        if hub is not None and hub.dispatcher.is_current:
+            self.dispose_soon()  # a finalizer that ran on the dispatcher: it must not wait for itself
+            return
+        with self._lock:
+            first, self._disposed = not self._disposed, True
+            hub, supervisor = self._hub, self._supervisor
+        if not first:
+            self._released.wait(None if drain_timeout is None else drain_timeout + _PATIENCE)
+            return
+        if hub is not None and supervisor is not None:
+            self._drain(hub, supervisor, drain_timeout, queued)
+            self._hub = None
+            hubs.release(self, hub)
+        self._released.set()
+
+    def dispose_soon(self) -> None:
+        """Dispose without waiting: for finalizers, on whatever thread they run."""
+        if self._hub is None:
+            self._disposed = True
+        else:
+            self._hub.callbacks.submit(self.dispose)
+
+    def forget(self) -> None:
+        """Start anew in a forked child: everything so far is the parent's."""
+        self._pools.clear()
+        self._hub = self._supervisor = None
+        self._lock = threading.Lock()
+        self._released = threading.Event()
+        if self._disposed:
+            self._released.set()
+
+    def _drain(
+        self, hub: hubs.Hub, supervisor: SupervisorRef, drain_timeout: float | None, queued: Literal["finish", "fail"]
+    ) -> None:
+        """Have the supervisor end everything, and wait for it as long as there is a dispatcher to do it."""
+        now = hub.dispatcher.clock_now
+        deadline = NEVER if drain_timeout is None else now() + drain_timeout
+        finished = threading.Event()
+        if not tell(supervisor, Dispose(queued, deadline, finished)):
+            return
+        while not finished.wait(_PATIENCE) and hub.dispatcher.is_alive and now() < deadline + _PATIENCE:
+            pass
+
+    def _tell_manager(self, pool: Pool, exchange: Exchange) -> bool:
+        pending = len(pool.ref.actor_inbox)  # type: ignore[arg-type]  # our own inbox
+        if pending > self.options.max_pending_requests:  # the queue's bound, before the mailbox grows beyond it
+            msg = "too many requests wait for their manager"
+            exchange.fail(PoolFull(
+                msg, origin=exchange.origin, phase="queue", may_retry=True, option="max_pending_requests",
+                waiting=pending, max_pending_requests=self.options.max_pending_requests,
+                advice="send less at once, or raise max_pending_requests",
+            ))  # fmt: skip
+            return True
+        return tell(pool.ref, Lease(exchange))  # a dead one retired, crashed or was stopped: the supervisor knows
+
+    def _tell_supervisor(self, message: Lease | WarmUp) -> None:
+        while not tell(self._start(), message):
+            with self._lock:  # a foreign stop_all(), or a bug: begin anew
+                self._let_go()
+
+    def _start(self) -> SupervisorRef:
+        """Return the supervisor, starting it first if need be."""
+        with self._lock:
+            if self._disposed:
+                raise self._refusal()
+            if self._hub is not None and not self._hub.dispatcher.is_alive:
+                self._let_go()
+            if self._supervisor is None:
+                self._hub = self._hub or hubs.acquire(self, own=self.options.own_dispatcher)
+                self._supervisor = self._start_supervisor(self._hub)
+            return self._supervisor
+
+    def _let_go(self) -> None:
+        self._pools = {}
+        self._supervisor = None
+        hub, self._hub = self._hub, None
+        if hub is not None:
+            hubs.release(self, hub)
+
+    def _start_supervisor(self, hub: hubs.Hub) -> SupervisorRef:
+        options = self.options
+        settings = ConnectionSettings(
+            limits=Limits(
+                options.max_response_headers, options.max_header_count, options.max_informational,
+                options.max_buffered_body,
+            ),
+            lifetime=options.connection_lifetime,
+            idle_timeout=options.idle_timeout,
+            spawn=hub.bodies.submit,
+        )  # fmt: skip
+
+        def settings_for(key: PoolKey) -> PoolSettings:
+            return PoolSettings(
+                limit=options.connections_for(key.version),
+                max_pending=options.max_pending_requests,
+                connect_timeout=options.connect_timeout or None,
+                connection=settings,
+            )
+
+        dialer = Dialer(hub.dispatcher, hub.resolver, self._context_for)
+        quota = Quota(options.max_conns_per_host, options.max_total_connections)
+        return SupervisorActor.start(hub.dispatcher, dialer, quota, settings_for, self._pools)
+
+    def _context_for(self, key: PoolKey) -> TlsContext:
+        return context_for(self.tls, _ALPN[key.version])
+
+    def _refusal(self) -> ClientDisposed:
+        msg = "the client was disposed"
+        return ClientDisposed(msg, advice="make a new client, or dispose later")
+
+
+def finalize(handle: object, runtime: Runtime) -> weakref.finalize[[], Any]:
+    """Dispose a runtime when the handle that owns it is garbage-collected."""
+    finalizer = weakref.finalize(handle, runtime.dispose_soon)
+    finalizer.atexit = False  # the hub has its own way to end with the process
+    return finalizer

@@ -1,0 +1,1 @@
+"""Transport: codecs, drivers and dialing; no actor is known here."""

@@ -1,0 +1,468 @@
+"""A connection that speaks HTTP/1.x, driven by the reactor: one exchange at a time, from request to release.
+
+Thread: the reactor's alone. The connection owns its descriptor, its parser and one timer. It decides whether it may
+be used again (RFC 9112 section 9.3); who uses it next is its landlord's business.
+
+Phases of an exchange: sending -> waiting -> receiving; they overlap, because a server may answer early.
+Benchmark of this path: ``make bench``, rows ``send_async``.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from random import random
+from typing import Any, Protocol
+
+from turbopool.clock import NEVER
+from turbopool.errors import (
+    DeadlineExceeded,
+    ReadError,
+    ReadTimeout,
+    RemoteProtocolError,
+    ResourceError,
+    TurboPoolError,
+    WriteError,
+    WriteTimeout,
+)
+from turbopool.stats import PoolKey
+from turbopool.transport.download import BodyStream
+from turbopool.transport.exchange import Exchange
+from turbopool.transport.http1 import Limits, ResponseParser
+from turbopool.transport.interfaces import READ, WRITE, Channel, Reactor
+from turbopool.transport.replay import Attempt, may_replay
+from turbopool.transport.sender import BodyFailed, Sender, Spawn
+
+_log = logging.getLogger("turbopool.connection")
+
+PROBE_AFTER = 0.001
+"""Seconds unseen after which an idle connection is looked at before use: sooner nobody can have seen it close."""
+HINT_MARGIN = 1.0
+"""Seconds by which ``Keep-Alive: timeout=`` is undercut, for what is on its way."""
+LIFETIME_JITTER = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionSettings:
+    """What all connections of a runtime share."""
+
+    limits: Limits
+    lifetime: float | None
+    """Seconds a connection may live, jittered by -10 %; None is for ever, 0 is for one request."""
+    idle_timeout: float | None
+    """Seconds a connection may stand idle; None is for ever."""
+    spawn: Spawn
+    """Runs a caller's body iterator on a thread of its own."""
+
+
+class Landlord(Protocol):
+    """Whoever owns a connection and lends it: the manager."""
+
+    def on_released(self, connection: Http1Connection, *, reusable: bool) -> None:
+        """Take back a connection whose exchange ended."""
+        ...
+
+    def on_lost(self, connection: Http1Connection, error: Exception | None) -> None:
+        """Learn that an idle connection was closed by its peer, or broke."""
+        ...
+
+    def on_bug(self, error: BaseException) -> None:
+        """Learn that code of ours raised what it should not."""
+        ...
+
+    def on_returned(self, lessee: Exchange, error: TurboPoolError) -> None:
+        """Queue a request anew: its connection died of ``error``, and it may be sent again."""
+        ...
+
+
+class Http1Connection:
+    """One HTTP/1.x connection.
+
+    Attributes:
+        exchange: what runs on it now, or None.
+        requests: how many it has been given.
+        expires_at: when its lifetime ends.
+        idle_since, idle_until: since when it stands idle, and when it is to be evicted.
+        version: what the peer calls itself, once it answered.
+    """
+
+    __slots__ = (
+        "_channel", "_closed", "_landlord", "_parser", "_reactor", "_read_deadline", "_sender", "_settings", "_stream",
+        "_timer", "_watched", "exchange", "expires_at", "idle_since", "idle_until", "key", "requests",
+    )  # fmt: skip
+
+    def __init__(
+        self, channel: Channel, key: PoolKey, reactor: Reactor, landlord: Landlord, settings: ConnectionSettings
+    ) -> None:
+        self._channel = channel
+        self.key = key
+        self._reactor = reactor
+        self._landlord = landlord
+        self._settings = settings
+        self._parser = ResponseParser(settings.limits)
+        self._timer = reactor.timer(self._on_timer, self.on_crash)
+        self._sender = Sender(channel, reactor, settings.spawn, self._go_on, self.on_crash)
+        self._stream: BodyStream | None = None
+        self._read_deadline = NEVER
+        self._closed = False
+        self._watched = READ
+        self.exchange: Exchange | None = None
+        self.requests = 0
+        life = settings.lifetime
+        self.expires_at = NEVER if life is None else reactor.now + life * (1.0 - LIFETIME_JITTER * random())  # noqa: S311
+        self.idle_since = reactor.now
+        self.idle_until = NEVER
+        reactor.watch(channel.fd, self, READ)
+
+    # -- the landlord's side ---------------------------------------------------------------------------------
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the descriptor is gone."""
+        return self._closed
+
+    def is_usable(self, now: float, *, careful: bool) -> bool:
+        """Whether an idle connection may be lent: in its time, and its peer quiet.
+
+        The reactor looks at all idle connections in every turn, and closes those that stir. What happened since is
+        looked for, with a system call, only if it is long ago, or for a ``careful`` lessee, which cannot be sent again.
+        """
+        if self._closed or now >= self.expires_at or now >= self.idle_until:
+            return False
+        seen = self.idle_since if careful else max(self.idle_since, self._reactor.polled_at)
+        return not self._channel.buffered and (now - seen < PROBE_AFTER or self._channel.is_quiet())
+
+    def rest(self, now: float) -> None:
+        """Begin to stand idle."""
+        self.idle_since = now
+        timeout = self._settings.idle_timeout
+        until = NEVER if not timeout else now + timeout
+        hint = self._parser.head.idle_hint if self._parser.head is not None else None
+        self.idle_until = until if hint is None else min(until, now + hint - HINT_MARGIN)
+
+    def run(self, exchange: Exchange) -> None:
+        """Send a request and deliver its response; the landlord hears of the end."""
+        self.exchange = exchange
+        self.requests += 1
+        exchange.connection = self
+        wire = exchange.wire
+        self._parser.start(wire.method, in_memory=exchange.in_memory)
+        sender = self._sender
+        try:
+            sender.start(wire, exchange.write_timeout)
+        except OSError as error:
+            self._on_write_error(exchange, error)
+            return
+        except BodyFailed as error:
+            self._on_body_failed(exchange, error)
+            return
+        exchange.sent = sender.sent
+        if sender.is_sending or exchange.read_timeout is not None:
+            self._after_sending(exchange)
+        else:
+            self._timer.arm(exchange.deadline)
+
+    def abort(self) -> None:
+        """End the exchange now, because its caller wants it no more, and close."""
+        self._finish(reusable=False)
+
+    def kill(self, error: Exception) -> None:
+        """End the exchange now with an error, and close; the landlord is not told, because it is the one who asks."""
+        exchange, self.exchange = self.exchange, None
+        self._stop_streams(error)
+        self.close()
+        if exchange is not None:
+            exchange.connection = None
+            exchange.fail(error)
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent; does not tell the landlord."""
+        if not self._closed:
+            self._closed = True
+            self._timer.close()
+            self._reactor.unwatch(self._channel.fd)
+            self._channel.close()
+
+    # -- the reactor's side ----------------------------------------------------------------------------------
+
+    def on_ready(self, mask: int) -> None:
+        """Go on reading or writing."""
+        if mask & WRITE and self.exchange is not None:
+            self._go_on()
+        if mask & ~WRITE and not self._closed:
+            self._on_readable()
+
+    def on_crash(self, error: BaseException) -> None:
+        """Report a bug of ours; the landlord cleans up."""
+        self._landlord.on_bug(error)
+
+    def abandon(self) -> None:
+        """Give up the descriptor in a forked child."""
+        self._closed = True
+        self._channel.abandon()
+
+    def _on_readable(self) -> None:
+        try:
+            data = self._channel.receive()
+        except OSError as error:
+            self._on_broken(error)
+            return
+        if data is None:
+            return
+        exchange = self.exchange
+        if exchange is None:
+            self._on_idle_bytes(data)
+            return
+        parser = self._parser
+        try:
+            if data:
+                parser.receive(data)
+            if not data or (self._channel.ended and not parser.complete):
+                self._on_end()
+                return
+        except TurboPoolError as error:
+            self._fail(exchange, error)
+            return
+        if not exchange.in_memory:
+            self._deliver(exchange)
+        elif parser.complete:
+            self._complete(exchange)
+        elif exchange.read_timeout is not None:
+            self._expect_bytes(exchange)
+
+    def _on_timer(self) -> None:
+        exchange, now = self.exchange, self._reactor.now
+        if exchange is None:
+            return
+        if now >= exchange.deadline:
+            self._fail(exchange, self._late(DeadlineExceeded, "the deadline of the request passed", exchange))
+        elif now >= self._sender.write_deadline:
+            self._fail(exchange, self._late(WriteTimeout, "the server stopped reading the request", exchange))
+        elif now >= self._read_deadline:
+            self._fail(exchange, self._late(ReadTimeout, "the server stopped sending", exchange))
+        else:
+            self._rearm(exchange)
+
+    def _rearm(self, exchange: Exchange) -> None:
+        self._timer.arm(min(exchange.deadline, self._read_deadline, self._sender.write_deadline))
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """Send more of the request."""
+        exchange, sender = self.exchange, self._sender
+        assert exchange is not None  # noqa: S101  # nothing is sent without one
+        try:
+            sender.go_on()
+        except OSError as error:
+            self._on_write_error(exchange, error)
+        except BodyFailed as error:
+            self._on_body_failed(exchange, error)
+        else:
+            self._after_sending(exchange)
+
+    def _after_sending(self, exchange: Exchange) -> None:
+        """Watch and wait for what comes next."""
+        sender = self._sender
+        exchange.sent = sender.sent
+        self._watch(self._watched & READ | (WRITE if sender.is_blocked else 0))
+        if not sender.is_sending:
+            self._expect_bytes(exchange)
+        self._rearm(exchange)
+
+    def _expect_bytes(self, exchange: Exchange) -> None:
+        if exchange.read_timeout is not None and self._stream is None:
+            self._read_deadline = self._reactor.now + exchange.read_timeout
+            self._rearm(exchange)
+
+    def _on_body_failed(self, exchange: Exchange, failure: BodyFailed) -> None:
+        """The caller's body raised, or no thread could be had to draw it."""
+        exchange.sent = self._sender.sent
+        error = failure.__cause__
+        if isinstance(error, TurboPoolError):
+            self._fail(exchange, error)
+            return
+        kind = ResourceError if isinstance(error, RuntimeError) and not exchange.sent else WriteError
+        problem = kind("the request body could not be read to its end", **self._facts(exchange, "send"))
+        problem.__cause__ = error
+        self._fail(exchange, problem)
+
+    def _on_write_error(self, exchange: Exchange, error: OSError) -> None:
+        """Stop sending; the server may have answered before it closed, so its answer is looked for first."""
+        exchange.sent = self._sender.sent
+        self._sender.stop(error)
+        self._watch(READ)
+        if exchange.sent == 0:
+            self._on_broken(error)
+        else:
+            self._on_readable()
+
+    # -- the end of an exchange ------------------------------------------------------------------------------
+
+    def _complete(self, exchange: Exchange) -> None:
+        parser, now = self._parser, self._reactor.now
+        head = parser.head
+        assert head is not None  # noqa: S101  # a complete response has one
+        response = exchange.respond(head, raw=parser.body, source=None, now=now)
+        parser.pieces = []  # an idle connection keeps no body
+        if parser.trailers:
+            response.extensions["trailers"] = parser.trailers
+        # Released first, so that whoever sees the response sees the connection idle.
+        self._reactor.announce(exchange.succeed, response)
+        self._finish(reusable=self._is_reusable(exchange))
+
+    def _is_reusable(self, exchange: Exchange) -> bool:
+        """The reuse rule: all was sent, all was read, nothing more came, and both sides keep the connection."""
+        parser = self._parser
+        if parser.leftover or self._channel.buffered:
+            _log.debug("unsolicited bytes after a response of %s: connection closed", self.key.origin)
+            return False
+        return bool(
+            parser.head is not None
+            and parser.head.keep_alive
+            and not exchange.wire.closes
+            and not self._sender.is_sending
+            and self._sender.error is None
+            and not self._channel.ended
+        )
+
+    def _deliver(self, exchange: Exchange) -> None:
+        """Hand a streamed response to its reader: first the head, then what comes of the body."""
+        parser = self._parser
+        if parser.head is None:
+            self._expect_bytes(exchange)
+            return
+        stream = self._stream
+        if stream is None:
+            stream = self._stream = self._open_stream(exchange)
+            exchange.deadline = self._read_deadline = NEVER  # from here on the reader's waits are bounded
+            response = exchange.respond(parser.head, raw=None, source=stream, now=self._reactor.now)
+            if not exchange.succeed(response):  # cancelled in the meantime
+                self._finish(reusable=False)
+                return
+        pieces, parser.pieces = parser.pieces, []
+        wants_more = stream.feed(pieces) if pieces else True
+        if parser.complete:
+            self._finish(reusable=self._is_reusable(exchange))
+        elif not wants_more:
+            self._watch(self._watched & ~READ)
+
+    def _open_stream(self, exchange: Exchange) -> BodyStream:
+        post = self._reactor.post
+        return BodyStream(
+            exchange.origin,
+            exchange.read_timeout,
+            resume=lambda: post(lambda: self._resume(exchange), self.on_crash),
+            abort=lambda: post(lambda: self._abort_stream(exchange), self.on_crash),
+        )
+
+    def _resume(self, exchange: Exchange) -> None:
+        if self.exchange is exchange:
+            self._watch(self._watched | READ)
+
+    def _abort_stream(self, exchange: Exchange) -> None:
+        if self.exchange is exchange:
+            self.abort()
+
+    def _on_idle_bytes(self, data: bytes) -> None:
+        """An idle connection has nothing to say but good-bye: a late 408, stray bytes and the end are one."""
+        if data:
+            _log.debug("unsolicited bytes on an idle connection of %s: connection closed", self.key.origin)
+        self.close()
+        self._landlord.on_lost(self, None)
+
+    def _on_end(self) -> None:
+        """The peer closed in the middle of an exchange."""
+        exchange, parser = self.exchange, self._parser
+        assert exchange is not None  # noqa: S101  # callers looked
+        if not parser.started:
+            msg = "the server closed the connection without a response"
+            self._die(exchange, RemoteProtocolError(msg, **self._facts(exchange, "wait")))
+            return
+        try:
+            parser.receive_end(truncated=self._channel.truncated)
+        except TurboPoolError as error:
+            self._fail(exchange, error)
+        else:
+            self._complete(exchange) if exchange.in_memory else self._deliver(exchange)
+
+    def _on_broken(self, error: OSError) -> None:
+        """The kernel or the TLS layer gave the connection up."""
+        exchange = self.exchange
+        if exchange is None:
+            self.close()
+            self._landlord.on_lost(self, error)
+            return
+        phase = "recv" if self._parser.started else "send" if self._sender.is_sending else "wait"
+        kind = WriteError if self._sender.error is error else ReadError
+        problem = kind(f"the connection broke: {error}", **self._facts(exchange, phase))
+        problem.__cause__ = error
+        self._die(exchange, problem)
+
+    def _die(self, exchange: Exchange, error: TurboPoolError) -> None:
+        """The peer ended the connection: the request goes back to the queue if it may be sent again."""
+        attempt = Attempt(
+            sent=exchange.sent > 0,
+            answered=self._parser.started,
+            proven_server=self.requests > 1,
+            idempotent=exchange.wire.idempotent,
+            rewindable=exchange.rewindable,
+            replays=exchange.replays,
+        )
+        if not exchange.done and may_replay(attempt):
+            exchange.needs_fresh = attempt.sent
+            self._finish(reusable=False, returned=error)
+        else:
+            self._fail(exchange, error)
+
+    def _fail(self, exchange: Exchange, error: TurboPoolError) -> None:
+        """End the exchange with an error that says what is known of the request, and close."""
+        if not error.origin:
+            error = error.with_(**self._facts(exchange, "recv" if self._parser.started else "wait"))
+        self._stop_streams(error)
+        self._reactor.announce(exchange.fail, error)
+        self._finish(reusable=False)
+
+    def _finish(self, *, reusable: bool, returned: TurboPoolError | None = None) -> None:
+        exchange, self.exchange = self.exchange, None
+        self._stop_streams(None)
+        self._read_deadline = NEVER
+        if exchange is not None:
+            exchange.connection = None
+        if not reusable:
+            self.close()
+        if exchange is not None:
+            self._landlord.on_released(self, reusable=reusable)
+            if returned is not None:
+                self._landlord.on_returned(exchange, returned)
+
+    def _stop_streams(self, error: Exception | None) -> None:
+        if self._stream is not None:
+            self._stream.finish(error)
+            self._stream = None
+            self._watch(READ)
+        if self._sender.is_sending:
+            self._sender.stop()
+
+    def _watch(self, mask: int) -> None:
+        if self._watched != mask and not self._closed:
+            self._watched = mask
+            self._reactor.rewatch(self._channel.fd, mask)
+
+    def _facts(self, exchange: Exchange, phase: str) -> dict[str, Any]:
+        """What every error says of the request it ended."""
+        processed = "yes" if self._parser.head is not None else "maybe" if exchange.sent else "no"
+        return {
+            "origin": exchange.origin,
+            "phase": phase,
+            "request_sent": exchange.sent > 0,
+            "processed": processed,
+            "may_retry": not exchange.sent or exchange.wire.idempotent,
+            "attempts": exchange.replays + 1,
+            "bytes_sent": exchange.sent,
+        }
+
+    def _late(self, kind: type[TurboPoolError], message: str, exchange: Exchange) -> TurboPoolError:
+        phase = "recv" if self._parser.started else "send" if self._sender.is_sending else "wait"
+        waited = round(self._reactor.now - exchange.asked_at, 3)
+        return kind(message, waited=waited, **self._facts(exchange, phase), advice="allow more time with timeout=")

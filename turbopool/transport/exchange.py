@@ -1,0 +1,186 @@
+"""One request and its response under way: the lessee of a connection.
+
+An exchange is made on the caller's thread and from then on belongs to the reactor's. It completes its future exactly
+once; the future itself decides races with a caller who cancels.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from turbopool.bodies import Body
+from turbopool.clock import NEVER
+from turbopool.errors import DeadlineExceeded, PoolTimeout, TurboPoolError
+from turbopool.models import BodySource, Request, Response
+from turbopool.stats import PoolKey
+from turbopool.transport.http1 import ResponseHead
+from turbopool.transport.wire import WireRequest
+
+
+class Completion(Protocol):
+    """Where the outcome goes: a future."""
+
+    settled: bool
+    """Whether it has an outcome, a cancel included."""
+
+    def succeed(self, response: Response) -> bool:
+        """Set the response, unless settled."""
+        ...
+
+    def fail(self, error: BaseException) -> bool:
+        """Set the error, unless settled."""
+        ...
+
+    def cancel_now(self) -> bool:
+        """Cancel, unless settled; the one who calls it frees what the exchange holds."""
+        ...
+
+
+class Carrier(Protocol):
+    """What a request runs on: a connection."""
+
+    def run(self, exchange: Exchange) -> None:
+        """Send the request, deliver its response."""
+        ...
+
+    def abort(self) -> None:
+        """Give the request up."""
+        ...
+
+
+class Tally(Protocol):
+    """Where outcomes are counted: the key's pool."""
+
+    completed: int
+    failed: int
+
+
+class Exchange:
+    """A request, its deadlines, and what became of it so far.
+
+    Attributes:
+        request, url, key, wire: what to send, as the caller put it and as it goes over the wire.
+        completion: told of the outcome.
+        owner: the handle that sent it; ``cancel_pending_requests`` goes by it.
+        asked_at, deadline, queue_deadline: moments.
+        connect_timeout, read_timeout, write_timeout: seconds, or None.
+        in_memory: whether the response is kept whole; else it is streamed.
+        body_limit: bytes a response may decode to.
+        connection: the one it runs on now.
+        sent: bytes handed to the kernel in the present attempt.
+        replays: how often it was sent again.
+        needs_fresh: whether only a connection that never carried a request will do.
+        tally: where the outcome is counted.
+    """
+
+    __slots__ = (
+        "asked_at", "body_limit", "completion", "connect_timeout", "connection", "deadline", "in_memory", "key",
+        "needs_fresh", "owner", "queue_deadline", "read_timeout", "replays", "request", "sent", "tally", "url",
+        "wire", "write_timeout",
+    )  # fmt: skip
+
+    def __init__(  # noqa: PLR0913  # built in one place, by the client
+        self,
+        request: Request,
+        url: str,
+        key: PoolKey,
+        wire: WireRequest,
+        owner: object,
+        *,
+        now: float,
+        total: float | None,
+        body_limit: int,
+        in_memory: bool = True,
+    ) -> None:
+        self.request = request
+        self.url = url
+        self.key = key
+        self.wire = wire
+        self.owner = owner
+        self.asked_at = now
+        self.deadline = self.queue_deadline = NEVER if total is None else now + total
+        self.connect_timeout: float | None = None
+        self.read_timeout: float | None = None
+        self.write_timeout: float | None = None
+        self.in_memory = in_memory
+        self.body_limit = body_limit
+        self.connection: Carrier | None = None
+        self.sent = 0
+        self.replays = 0
+        self.needs_fresh = False
+        self.tally: Tally | None = None
+        self.completion: Completion
+
+    @property
+    def done(self) -> bool:
+        """Whether the caller has an outcome already."""
+        return self.completion.settled
+
+    @property
+    def origin(self) -> str:
+        """For error messages."""
+        return self.key.origin
+
+    @property
+    def rewindable(self) -> bool:
+        """Whether the body can be sent again from its beginning."""
+        body = self.wire.body
+        return not isinstance(body, Body) or body.rewindable
+
+    def granted(self, connection: Carrier) -> None:
+        """Run on this connection."""
+        connection.run(self)
+
+    def refused(self, error: Exception) -> None:
+        """Fail: no connection will come."""
+        self.fail(error)
+
+    def expired(self, waited: float, counts: dict[str, int]) -> None:
+        """Fail: the wait for a connection took too long."""
+        facts = {"origin": self.origin, "phase": "queue", "processed": "no", "may_retry": True, "waited": waited}
+        if self.queue_deadline < self.deadline:
+            msg = "no connection became free in time"
+            kind: type[TurboPoolError] = PoolTimeout
+        elif counts["connecting"] and not counts["leased"] and not counts["idle"]:
+            msg = "the deadline of the request passed while its connection was being established"
+            kind = DeadlineExceeded
+        else:
+            msg = "the deadline of the request passed in the queue"
+            kind = DeadlineExceeded
+        advice = "allow more connections, a longer timeout, or send less at once"
+        self.fail(kind(msg, advice=advice, **facts, **counts))  # type: ignore[arg-type]  # facts of mixed types
+
+    def respond(self, head: ResponseHead, *, raw: bytes | None, source: BodySource | None, now: float) -> Response:
+        """Build the response."""
+        return Response(
+            status_code=head.status,
+            reason=head.reason,
+            headers=head.fields,
+            http_version="HTTP/" + head.version,
+            raw=raw,
+            source=source,
+            request=self.request,
+            url=self.url,
+            elapsed=now - self.asked_at,
+            limit=self.body_limit,
+        )
+
+    def succeed(self, response: Response) -> bool:
+        """Complete with a response, unless the caller has an outcome already."""
+        tally = self.tally
+        if tally is not None:  # counted first, so that whoever sees the response sees it counted
+            tally.completed += 1
+        done = self.completion.succeed(response)
+        if not done and tally is not None:
+            tally.completed -= 1
+        return done
+
+    def fail(self, error: BaseException) -> bool:
+        """Complete with an error, unless the caller has an outcome already."""
+        tally = self.tally
+        if tally is not None:
+            tally.failed += 1
+        done = self.completion.fail(error)
+        if not done and tally is not None:
+            tally.failed -= 1
+        return done

@@ -1,0 +1,100 @@
+"""A request body on its way from the caller's iterator, on a worker thread, to the connection, on the reactor's.
+
+The two meet in a bounded buffer: the worker waits while it is full, the connection is told when it is not empty.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from turbopool.bodies import Body
+from turbopool.errors import InvalidRequest
+
+HIGH_WATER = 262_144
+"""Bytes held before the iterator is paused."""
+
+
+class Upload:
+    """One body being sent once.
+
+    Args:
+        body: what to draw.
+        chunked: whether each piece is framed as a chunk (RFC 9112 section 7.1), else the length is enforced.
+        wake: called on the worker thread when there is something to take, once until it is taken.
+
+    Attributes:
+        error: what the caller's iterator raised, or the length it broke.
+    """
+
+    def __init__(self, body: Body, *, chunked: bool, wake: Callable[[], None]) -> None:
+        self._body = body
+        self._chunked = chunked
+        self._wake = wake
+        self._pieces: deque[bytes] = deque()
+        self._held = 0
+        self._room = threading.Condition(threading.Lock())
+        self._drawn = False
+        self._cancelled = False
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Draw the body. Runs on a worker thread, because it is the caller's own code."""
+        try:
+            self._draw()
+        except BaseException as error:  # noqa: BLE001  # whatever the caller's iterator raises is the request's outcome
+            self.error = error
+        finally:
+            with self._room:
+                self._drawn = True
+            self._wake()
+
+    def take(self) -> tuple[bytes, bool]:
+        """Return all that is held, and whether that is the rest of the body. Reactor's thread."""
+        with self._room:
+            data = b"".join(self._pieces)
+            self._pieces.clear()
+            self._held = 0
+            self._room.notify()
+            return data, self._drawn
+
+    def cancel(self) -> None:
+        """Let the worker stop drawing, and close the iterator on its own thread."""
+        with self._room:
+            self._cancelled = True
+            self._room.notify()
+
+    def _draw(self) -> None:
+        length, drawn = self._body.length, 0
+        pieces = self._body.pieces()
+        last = b"0\r\n\r\n" if self._chunked else b""
+        try:
+            for piece in pieces:
+                drawn += len(piece)
+                if not self._chunked and length is not None and drawn >= length:
+                    last = piece  # held back: if more comes, the server must not take this for a whole body
+                    if drawn > length:
+                        break
+                elif not self._put(b"%x\r\n%b\r\n" % (len(piece), piece) if self._chunked else piece):
+                    return
+        finally:
+            pieces.close()
+        if not self._chunked and drawn != length:
+            msg = f"the body yielded {'more' if drawn > (length or 0) else 'less'} than its content-length"
+            raise InvalidRequest(msg, advice="correct the header, or leave it out", expected=length, received=drawn)
+        self._put(last, is_last=True)
+
+    def _put(self, data: bytes, *, is_last: bool = False) -> bool:
+        with self._room:
+            while self._held >= HIGH_WATER and not self._cancelled:
+                self._room.wait()
+            if self._cancelled:
+                return False
+            first = not self._pieces
+            self._pieces.append(data)
+            self._held += len(data)
+            self._drawn = is_last  # in one step with the data: an answer to it may come at once
+        if first:
+            self._wake()
+        return True

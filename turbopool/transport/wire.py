@@ -1,0 +1,143 @@
+"""The head of an HTTP/1.x request, written strictly: what does not belong there is refused, never repaired.
+
+RFC 9112 sections 3 to 6 and RFC 9110 section 5.5 say what a request line and a field may hold; a CR or LF in any
+of them would let a caller's data become a second request.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from turbopool.bodies import Body
+from turbopool.errors import InvalidRequest
+
+_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_VALUE = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
+_TARGET = re.compile(rb"[\x21-\x7e]+")
+_DIGITS = re.compile(rb"[0-9]{1,19}")
+
+IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
+"""RFC 9110 section 9.2.2."""
+_BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
+
+Field = tuple[bytes, bytes]
+
+
+class WireRequest:
+    """A request ready to be written: immutable bytes, shared by all attempts and, without a body, by many calls.
+
+    Attributes:
+        method: as sent.
+        head: request line and fields, ending in the empty line.
+        body: None, bytes, or a body drawn in pieces.
+        chunked: whether the pieces are framed as chunks.
+        closes: whether the connection ends with this exchange.
+        idempotent: whether sending it twice is harmless by its method or its ``Idempotency-Key``.
+    """
+
+    __slots__ = ("body", "chunked", "closes", "head", "idempotent", "method")
+
+    def __init__(self, method: str, head: bytes, body: bytes | Body | None, *, chunked: bool, closes: bool,
+                 idempotent: bool) -> None:  # fmt: skip
+        self.method = method
+        self.head = head
+        self.body = body
+        self.chunked = chunked
+        self.closes = closes
+        self.idempotent = idempotent
+
+
+def write_request(
+    method: str, target: str, authority: str, fields: Iterable[Field], body: bytes | Body | None, version: str
+) -> WireRequest:
+    """Write the head of a request.
+
+    Args:
+        method: a token.
+        target: the path and query, in wire form.
+        authority: what goes into ``Host`` unless ``fields`` have one (HTTP/1.1 only).
+        fields: name and value pairs, in the order they are to be sent.
+        body: what follows; decides ``Content-Length`` and ``Transfer-Encoding``.
+        version: ``"1.1"`` or ``"1.0"``.
+
+    Raises:
+        InvalidRequest: a part holds bytes that do not belong there, or the framing contradicts the body.
+    """
+    if not _TOKEN.fullmatch(verb := _latin(method, "method")):
+        msg = f"method {method!r} is not a token"
+        raise InvalidRequest(msg, advice="use letters only, such as GET")
+    if not _TARGET.fullmatch(path := _latin(target, "target")):
+        msg = f"the request target {target[:80]!r} holds a space or a control byte"
+        raise InvalidRequest(msg, advice="percent-encode it")
+    lines = [b"%s %s HTTP/%s" % (verb, path, version.encode())]
+    seen: dict[bytes, bytes] = {}
+    for name, value in fields:
+        field = _checked(name, value)
+        lowered = name.lower()
+        if lowered in _FRAMING:
+            if lowered in seen:
+                msg = f"header {name.decode()} was given twice"
+                raise InvalidRequest(msg, advice="give it once")
+            seen[lowered] = value
+            if lowered in (b"content-length", b"transfer-encoding"):
+                continue
+        lines.append(field)
+    if b"host" not in seen and version != "1.0":
+        lines.insert(1, _checked(b"host", _latin(authority, "host")))
+    framing, chunked = _frame(method, body, seen, version)
+    if framing:
+        lines.append(framing)
+    lines.append(b"\r\n")
+    closes = version == "1.0" or b"close" in seen.get(b"connection", b"").lower()
+    idempotent = method in IDEMPOTENT or b"idempotency-key" in seen
+    return WireRequest(method, b"\r\n".join(lines), body, chunked=chunked, closes=closes, idempotent=idempotent)
+
+
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"idempotency-key"})
+
+
+def _checked(name: bytes, value: bytes) -> bytes:
+    if not _TOKEN.fullmatch(name):
+        msg = f"header name {name[:80]!r} is not a token"
+        raise InvalidRequest(msg, advice="use letters, digits and hyphens")
+    value = value.strip(b" \t")
+    if not _VALUE.fullmatch(value):
+        # The value itself may be a secret: it is not shown.
+        msg = f"the value of header {name.decode()} holds a control byte such as CR, LF or NUL"
+        raise InvalidRequest(msg, advice="remove it; fields cannot span lines")
+    return b"%s: %s" % (name, value)
+
+
+def _frame(method: str, body: bytes | Body | None, seen: dict[bytes, bytes], version: str) -> tuple[bytes, bool]:
+    """Return the framing field, if one is due, and whether the body is sent in chunks."""
+    given, coding = seen.get(b"content-length"), seen.get(b"transfer-encoding")
+    length = 0 if body is None else len(body) if isinstance(body, bytes) else body.length
+    if coding is not None:
+        if given is not None or coding.lower() != b"chunked" or not isinstance(body, Body) or version == "1.0":
+            msg = "transfer-encoding does not fit the request"
+            raise InvalidRequest(msg, advice="leave content-length and transfer-encoding to turbopool")
+        return b"transfer-encoding: chunked", True
+    if given is not None:
+        if not _DIGITS.fullmatch(given) or (length is not None and int(given) != length):
+            msg = f"content-length {given[:40]!r} contradicts a body of {length} bytes"
+            raise InvalidRequest(msg, advice="leave content-length to turbopool")
+        if isinstance(body, Body):
+            body.length = int(given)
+        return b"content-length: " + given, False
+    if length is None:
+        if version == "1.0":
+            msg = "HTTP/1.0 cannot send a body of unknown length"
+            raise InvalidRequest(msg, advice="pass bytes, or a content-length header")
+        return b"transfer-encoding: chunked", True
+    if body is None and method not in _BODY_EXPECTED:
+        return b"", False
+    return b"content-length: %d" % length, False
+
+
+def _latin(text: str, name: str) -> bytes:
+    try:
+        return text.encode("latin-1")
+    except UnicodeEncodeError as error:
+        msg = f"the {name} {text[:80]!r} cannot be sent: {error.reason}"
+        raise InvalidRequest(msg, advice="encode it first") from error

@@ -1,0 +1,92 @@
+"""Daemon threads for what may block: the resolver, callers' callbacks, callers' body iterators.
+
+A pool grows one thread at a time up to its cap, only while no thread is free, and lets idle threads go.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from turbopool.clock import SystemClock
+
+_log = logging.getLogger("turbopool.workers")
+
+IDLE_SECONDS = 5.0
+"""How long a thread without work stays."""
+
+
+class Workers:
+    """An elastic pool of daemon threads.
+
+    Args:
+        name: the threads' name, followed by a number.
+        cap: the most threads at once; further tasks wait their turn.
+    """
+
+    def __init__(self, name: str, cap: int) -> None:
+        self._name = name
+        self._cap = cap
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition(threading.Lock())
+        self._threads: set[threading.Thread] = set()
+        self._free = 0
+        self._started = 0
+        self._closed = False
+        self._clock = SystemClock()
+
+    def submit(self, task: Callable[[], None]) -> None:
+        """Run ``task`` on a thread of the pool. Callable from any thread.
+
+        Raises:
+            RuntimeError: no thread could be started and there is none.
+        """
+        with self._changed:
+            self._tasks.append(task)
+            if self._free >= len(self._tasks) or len(self._threads) >= self._cap:
+                self._changed.notify()
+                return
+            self._started += 1
+            thread = threading.Thread(target=self._run, name=f"{self._name}-{self._started}", daemon=True)
+            self._threads.add(thread)
+            try:
+                thread.start()
+            except RuntimeError:
+                self._threads.discard(thread)
+                if not self._threads:
+                    self._tasks.remove(task)
+                    raise
+
+    def close(self, timeout: float = 1.0) -> None:
+        """Let the threads end after their present task, and wait for them up to ``timeout`` seconds in all."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            threads = list(self._threads)
+        deadline = self._clock.now() + timeout
+        for thread in threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - self._clock.now()))
+
+    def _run(self) -> None:
+        while (task := self._next()) is not None:
+            try:
+                task()
+            except BaseException:  # noqa: BLE001  # a caller's code: logged, and the thread goes on
+                _log.exception("a task of %s raised", self._name)
+            del task  # or it would be kept alive until the next one comes
+
+    def _next(self) -> Callable[[], None] | None:
+        with self._changed:
+            self._free += 1
+            while not self._tasks:
+                if self._closed or not self._changed.wait(IDLE_SECONDS):
+                    if self._tasks:  # one came in the moment the wait ended
+                        break
+                    self._free -= 1
+                    self._threads.discard(threading.current_thread())
+                    return None
+            self._free -= 1
+            return self._tasks.popleft()
