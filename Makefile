@@ -2,7 +2,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test lint type cover switching bench check servers clean
+.PHONY: help demo test lint type cover concurrency bench check servers clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
@@ -10,7 +10,7 @@ help: ## this list
 demo: .venv/.installed ## a threaded service with two named clients, against a server of its own
 	$(BIN)/python examples/demo.py
 
-test: lint type cover switching ## the whole suite
+test: lint type cover concurrency ## the whole suite
 
 check: lint type ## what needs no test run
 
@@ -23,10 +23,11 @@ type: .venv/.installed-dev ## mypy, strict
 	$(BIN)/mypy
 
 cover: .venv/.installed-dev servers ## the tests, with branch coverage
-	$(PYTEST) --cov
+	$(PYTEST) --cov -m "not concurrency"
 
-switching: .venv/.installed-dev ## the concurrency tests again, switching threads every microsecond
-	$(BIN)/python -c 'import sys, pytest; sys.setswitchinterval(1e-6); sys.exit(pytest.main(["-m", "concurrency"]))'
+# Each of these runs twice, the second time switching threads every microsecond: too slow to be traced as well.
+concurrency: .venv/.installed-dev servers ## the tests with many threads
+	$(PYTEST) -m concurrency
 
 bench: .venv/.installed servers ## turbopool beside its peers; ROUNDS=5 for steadier medians
 	$(BIN)/python bench/run.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)

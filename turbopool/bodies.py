@@ -111,7 +111,7 @@ def _encode_json(value: object) -> bytes:
     except (TypeError, ValueError, RecursionError) as error:
         msg = f"json= cannot be written: {error}"
         raise InvalidRequest(msg, advice="pass dicts, lists, strings, finite numbers, booleans and None") from error
-    return text.encode("utf-8", "surrogatepass")
+    return text.encode("utf-8", "backslashreplace")  # a lone surrogate cannot be UTF-8, but JSON has that escape for it
 
 
 def _encode_form(data: Mapping[str, object] | Sequence[object]) -> bytes:
@@ -134,7 +134,7 @@ def _encode_content(value: object, name: str) -> bytes | Body:
     if isinstance(value, bytes):
         return value
     if isinstance(value, str):
-        return value.encode()
+        return _encode_text(value, name)
     if isinstance(value, bytearray | memoryview):
         return bytes(value)
     if isinstance(value, Readable):
@@ -145,6 +145,14 @@ def _encode_content(value: object, name: str) -> bytes | Body:
         return Body(value, None)
     msg = f"{name}= cannot be of type {type(value).__name__}"
     raise InvalidRequest(msg, advice="pass bytes, text, a binary file or an iterable of bytes")
+
+
+def _encode_text(text: str, name: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        msg = f"{name}= holds text that UTF-8 cannot encode"
+        raise InvalidRequest(msg, advice="remove lone surrogates, or pass bytes") from error
 
 
 def _encode_file(source: Readable) -> bytes | Body:

@@ -22,7 +22,7 @@ from turbopool.future import ResponseFuture
 from turbopool.headers import Headers, HeaderTypes
 from turbopool.models import UNSET, Request, Response, Unset, UrlTypes
 from turbopool.prepare import Defaults, Prepared, RequestParts, built_version, known_policy, known_version
-from turbopool.runtime import Runtime, finalize
+from turbopool.runtime import Runtime, check_disposal, finalize
 from turbopool.stats import RuntimeStats
 from turbopool.transport.exchange import Exchange
 from turbopool.urls import QueryTypes, parse_base, parse_url, query_pairs
@@ -272,12 +272,14 @@ class Client:
             drain_timeout: seconds until what is left is failed with ``ClientDisposed``; None waits for the requests'
                 own deadlines.
             queued: ``"fail"`` fails the queue at once.
+
+        Raises:
+            ValueError: an argument makes no sense; nothing is disposed then.
         """
-        if drain_timeout is not None:
-            Timeout(drain_timeout)  # refuses what is no duration
+        check_disposal(drain_timeout, queued)
         self._disposed = True
         if self._external is not None:
-            self._external.close()
+            self._external.close(drain_timeout, queued)
         if self._owner is not None:
             self._owner.let_go(self, drain_timeout, queued)
         else:

@@ -7,11 +7,13 @@ None of our options apply, nothing of it is closed by us, and the results are th
 from __future__ import annotations
 
 import threading
+import weakref
 from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Protocol, cast
 
+from turbopool.actors.hub import forget_after_fork
 from turbopool.transport.workers import Workers
 
 MAX_THREADS = 64
@@ -43,6 +45,13 @@ class ExternalClient:
         self._client = cast("HttpClient", client)
         self._workers = Workers("turbopool-http-client", MAX_THREADS)
         self._pending: set[Future[Any]] = set()
+        self._lock = threading.Lock()
+        weakref.finalize(self, self._workers.close, 0.0).atexit = False
+        forget_after_fork(self)
+
+    def forget(self) -> None:
+        """Begin anew in a forked child: another thread of the parent may have held the lock."""
+        self._pending = set()
         self._lock = threading.Lock()
 
     def send(self, method: str, url: object, parts: Mapping[str, object]) -> Any:  # noqa: ANN401  # its own response
@@ -81,10 +90,20 @@ class ExternalClient:
         for future in pending:
             future.cancel()
 
-    def close(self) -> None:
-        """Cancel what has not begun, and let our threads go; the client itself is its owner's."""
+    def close(self, drain_timeout: float | None, queued: str) -> None:
+        """Let what is under way and queued end, and our threads go; the client itself is its owner's.
+
+        Args:
+            drain_timeout: seconds until what has not begun is cancelled, and what has is left alone; None: no limit.
+            queued: ``"fail"`` cancels at once what has not begun.
+        """
+        if queued == "fail":
+            self.cancel_pending()
+        with self._lock:
+            pending = list(self._pending)
+        wait(pending, drain_timeout)
         self.cancel_pending()
-        self._workers.close(timeout=5.0)
+        self._workers.close()
 
     @contextmanager
     def _closing(self, method: str, url: object, parts: Mapping[str, object]) -> Generator[Any, None, None]:

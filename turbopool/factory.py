@@ -13,10 +13,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Literal, Self
 
+from turbopool.actors.hub import forget_after_fork
 from turbopool.client import Client
 from turbopool.config import ClientOptions
 from turbopool.errors import ClientDisposed, InvalidRequest
-from turbopool.runtime import Runtime
+from turbopool.runtime import Runtime, check_disposal
 
 _log = logging.getLogger("turbopool")
 
@@ -31,9 +32,10 @@ class ClientFactory:
         self._shares: dict[str, _Share] = {}
         """The present ones, by name."""
         self._living: set[_Share] = set()
-        """Those of names registered anew as well."""
+        """Those of names registered anew as well, and those whose last handle was let go of: they may still drain."""
         self._lock = threading.RLock()
         self._disposed = False
+        forget_after_fork(self)
 
     def add(self, name: str = DEFAULT_NAME, options: ClientOptions | None = None, /, **knobs: object) -> Self:
         """Register a name, or register it anew; handles taken before keep what they have. Returns self.
@@ -70,11 +72,14 @@ class ClientFactory:
                 msg = f"there is no client named {name!r}"
                 raise InvalidRequest(msg, known=known, advice="call add() with this name first")
             share = self._shares.get(key)
-            if share is None:
+            client = None if share is None else share.handle()
+            if client is None:
                 share = self._shares[key] = _Share(options, self._forget)
-                self._living.add(share)
+                self._living = {one for one in self._living if not one.runtime.is_released} | {share}
                 _log.info("client constructed: name=%s %s", key, options.summary())
-            return share.handle()
+                client = share.handle()
+                assert client is not None  # noqa: S101  # nobody else knows the share yet
+            return client
 
     @property
     def names(self) -> list[str]:
@@ -84,6 +89,7 @@ class ClientFactory:
 
     def dispose(self, drain_timeout: float | None = None, *, queued: Literal["finish", "fail"] = "finish") -> None:
         """Dispose the runtimes of all names; see :meth:`Client.dispose`. Idempotent."""
+        check_disposal(drain_timeout, queued)
         with self._lock:
             self._disposed = True
             shares = list(self._living)
@@ -110,9 +116,14 @@ class ClientFactory:
     ) -> None:
         self.dispose()
 
+    def forget(self) -> None:
+        """Renew the locks in a forked child: another thread of the parent may have held them."""
+        self._lock = threading.RLock()
+        for share in self._living:
+            share.renew_lock()
+
     def _forget(self, share: _Share) -> None:
         with self._lock:
-            self._living.discard(share)
             for key, known in list(self._shares.items()):
                 if known is share:
                     del self._shares[key]
@@ -130,12 +141,19 @@ class _Share:
         self.runtime = Runtime(options)
         self._forget = forget
         self._handles = 0
-        self._lock = threading.Lock()
+        self._is_spent = False
+        self._lock = threading.RLock()  # a handle may be garbage-collected anywhere, also in here
 
-    def handle(self) -> Client:
-        """Return a new handle; one that is garbage-collected counts as disposed."""
+    def renew_lock(self) -> None:
+        """Begin with a lock that nobody holds."""
+        self._lock = threading.RLock()
+
+    def handle(self) -> Client | None:
+        """Return a new handle, or None if the last one was let go of; a garbage-collected one counts as disposed."""
         with self._lock:
             self._handles += 1
+            if self._is_spent:
+                return None
         client = Client._on(self.runtime, self)  # noqa: SLF001  # the factory is where handles come from
         client._finalizer = weakref.finalize(client, self._drop)  # noqa: SLF001
         client._finalizer.atexit = False  # noqa: SLF001
@@ -155,7 +173,8 @@ class _Share:
     def _is_last(self) -> bool:
         with self._lock:
             self._handles -= 1
-            return self._handles == 0
+            self._is_spent = self._is_spent or self._handles == 0
+            return self._is_spent
 
 
 def _key(name: object) -> str:

@@ -58,7 +58,7 @@ class ResponseFuture(Future[Response]):
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, host: Host) -> None:  # the standard constructor would make a condition
-        self._condition: LockType = allocate_lock()  # type: ignore[assignment]  # see the module's docstring
+        self._condition = allocate_lock()  # type: ignore[assignment]  # see the module's docstring
         self._state = _PENDING
         self._result: Response | None = None
         self._exception: BaseException | None = None
@@ -198,11 +198,15 @@ class ResponseFuture(Future[Response]):
         return True
 
     @property
-    def _waiters(self) -> list[Any]:  # type: ignore[override]
+    def _waiters(self) -> list[Any]:
         """What ``concurrent.futures.wait`` and ``as_completed`` leave here, holding the lock."""
         if self._stdlib_waiters is None:
             self._stdlib_waiters = []
         return self._stdlib_waiters
+
+    @_waiters.setter
+    def _waiters(self, waiters: list[Any]) -> None:  # nobody sets it, but an attribute is what they are declared as
+        self._stdlib_waiters = waiters
 
     def _wait(self, timeout: float | None) -> None:
         """Sleep until settled; at the request's deadline and a grace, settle it here."""
@@ -219,8 +223,11 @@ class ResponseFuture(Future[Response]):
         deadline = exchange.deadline
         own = threading.TIMEOUT_MAX if deadline == NEVER else max(0.0, deadline - time.monotonic()) + GRACE
         if timeout is not None and timeout < own:
-            if not sleeper.acquire(timeout=max(timeout, 0.0)) and not self.settled:
-                raise TimeoutError
+            if not sleeper.acquire(timeout=max(timeout, 0.0)):
+                with self._condition:
+                    if not self.settled:  # or it is being woken this very moment
+                        self._sleepers.remove(sleeper)
+                        raise TimeoutError
         elif not sleeper.acquire(timeout=min(own, threading.TIMEOUT_MAX)):
             msg = "the runtime did not answer by the request's deadline"
             if self.fail(DeadlineExceeded(msg, origin=exchange.origin, processed="maybe", grace=GRACE)):
@@ -240,7 +247,7 @@ class ResponseFuture(Future[Response]):
 
         def call_all() -> None:
             for callback in foreign:
-                _call(callback, self)
+                _call(callback, self, BaseException)  # there is no caller here whom it could mean
 
         try:
             self._host.run_callback(call_all)
@@ -256,8 +263,8 @@ class ResponseFuture(Future[Response]):
         return f"<ResponseFuture {self._state.lower()}>"
 
 
-def _call(callback: Callback, future: ResponseFuture) -> None:
+def _call(callback: Callback, future: ResponseFuture, harmless: type[BaseException] = Exception) -> None:
     try:
         callback(future)
-    except Exception:  # noqa: BLE001  # the caller's code: logged, as the standard library does
+    except harmless:  # the caller's code: logged, as the standard library does
         _log.exception("a done-callback raised")

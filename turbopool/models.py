@@ -364,8 +364,14 @@ def _codec(charset: str) -> str:
 def _sized(pieces: Iterator[bytes], size: int | None) -> Iterator[bytes]:
     """Cut ``pieces`` anew into pieces of ``size`` bytes; the last may be shorter."""
     if size is None:
-        yield from pieces
-        return
+        return pieces
+    if size < 1:
+        msg = f"chunk_size must be at least 1, not {size!r}"
+        raise ValueError(msg)
+    return _cut(pieces, size)
+
+
+def _cut(pieces: Iterator[bytes], size: int) -> Iterator[bytes]:
     held = bytearray()
     for piece in pieces:
         held += piece

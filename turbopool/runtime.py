@@ -12,13 +12,14 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from turbopool.actors import hub as hubs
-from turbopool.actors.base import tell
+from turbopool.actors.base import bury, tell
 from turbopool.actors.messages import Abandon, AbandonAll, Dispose, Lease, WarmUp
 from turbopool.actors.quota import Quota
 from turbopool.actors.supervisor import SupervisorActor, SupervisorRef
 from turbopool.actors.tcp_manager import Pool, PoolSettings
 from turbopool.clock import NEVER
 from turbopool.config import ClientOptions
+from turbopool.config.timeouts import check_seconds
 from turbopool.config.tls import TlsContext, context_for
 from turbopool.errors import ClientDisposed, PoolFull
 from turbopool.stats import PoolKey, RuntimeStats
@@ -26,6 +27,7 @@ from turbopool.transport.connection import ConnectionSettings
 from turbopool.transport.dialer import Dialer
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.http1 import Limits
+from turbopool.transport.workers import on_worker
 
 _ALPN = {"1.0": (), "1.1": ("http/1.1",)}
 _PATIENCE = 5.0
@@ -48,11 +50,17 @@ class Runtime:
         self._lock = threading.Lock()
         self._disposed = False
         self._released = threading.Event()
+        hubs.forget_after_fork(self)
 
     @property
     def is_disposed(self) -> bool:
         """Whether new work is refused."""
         return self._disposed
+
+    @property
+    def is_released(self) -> bool:
+        """Whether nothing of it is left."""
+        return self._released.is_set() or (self._disposed and self._hub is None)
 
     def submit(self, exchange: Exchange) -> None:
         """Hand a request to its key's manager.
@@ -62,11 +70,12 @@ class Runtime:
         """
         if self._disposed:
             raise self._refusal()
-        pool = self._pools.get(exchange.key)
-        if pool is None or not self._tell_manager(pool, exchange):
+        pool, hub = self._pools.get(exchange.key), self._hub
+        if pool is None or hub is None or not hub.dispatcher.is_alive or not self._tell_manager(pool, exchange):
             self._tell_supervisor(Lease(exchange))
-        if self._disposed:  # while it was told: nobody may be left to read the message
-            exchange.fail(self._refusal())
+        if self._disposed and ((hub := self._hub) is None or not hub.dispatcher.is_alive):
+            # Disposed while it was told, and perhaps nobody was left to read the message; those who live answer it.
+            exchange.fail(self._refusal().with_(processed="maybe") if exchange.sent else self._refusal())
 
     def abandon(self, exchange: Exchange) -> None:
         """Take a request back that its caller wants no more."""
@@ -106,7 +115,7 @@ class Runtime:
         return RuntimeStats({key: pool.snapshot() for key, pool in list(self._pools.items())})
 
     def dispose(self, drain_timeout: float | None = None, queued: Literal["finish", "fail"] = "finish") -> None:
-        """Refuse new work, let the rest end, and leave nothing behind. Idempotent; later calls wait for the first.
+        """Refuse new work, let the rest end, and leave nothing behind. Idempotent; a later call may hurry the first.
 
         Args:
             drain_timeout: seconds until what is left is failed; None waits for the requests' own deadlines.
@@ -119,14 +128,19 @@ class Runtime:
         with self._lock:
             first, self._disposed = not self._disposed, True
             hub, supervisor = self._hub, self._supervisor
-        if not first:
-            self._released.wait(None if drain_timeout is None else drain_timeout + _PATIENCE)
-            return
-        if hub is not None and supervisor is not None:
-            self._drain(hub, supervisor, drain_timeout, queued)
-            self._hub = None
-            hubs.release(self, hub)
-        self._released.set()
+        try:
+            if hub is not None and supervisor is not None:
+                self._drain(hub, supervisor, drain_timeout, queued)
+        except BaseException:  # an interrupt: the caller waits no longer
+            if first and hub is not None and supervisor is not None:
+                self._drain(hub, supervisor, 0.0, "fail")
+            raise
+        finally:
+            if first:
+                self._let_go()
+                self._released.set()
+        if not first and not on_worker():  # whom the first may be waiting for
+            self._released.wait(_PATIENCE)
 
     def dispose_soon(self) -> None:
         """Dispose without waiting: for finalizers, on whatever thread they run."""
@@ -181,16 +195,19 @@ class Runtime:
             if self._hub is not None and not self._hub.dispatcher.is_alive:
                 self._let_go()
             if self._supervisor is None:
-                self._hub = self._hub or hubs.acquire(self, own=self.options.own_dispatcher)
+                self._hub = self._hub or hubs.acquire(own=self.options.own_dispatcher)
                 self._supervisor = self._start_supervisor(self._hub)
             return self._supervisor
 
     def _let_go(self) -> None:
+        actors = [*(pool.ref for pool in self._pools.values()), self._supervisor]
         self._pools = {}
         self._supervisor = None
         hub, self._hub = self._hub, None
         if hub is not None:
-            hubs.release(self, hub)
+            if not hub.dispatcher.is_alive:
+                bury(*actors)
+            hubs.release(hub)
 
     def _start_supervisor(self, hub: hubs.Hub) -> SupervisorRef:
         options = self.options
@@ -222,6 +239,18 @@ class Runtime:
     def _refusal(self) -> ClientDisposed:
         msg = "the client was disposed"
         return ClientDisposed(msg, advice="make a new client, or dispose later")
+
+
+def check_disposal(drain_timeout: float | None, queued: str) -> None:
+    """Refuse what makes no sense.
+
+    Raises:
+        ValueError: the message names the argument.
+    """
+    check_seconds("drain_timeout", drain_timeout)
+    if queued not in ("finish", "fail"):
+        msg = f"queued must be 'finish' or 'fail', not {queued!r}"
+        raise ValueError(msg)
 
 
 def finalize(handle: object, runtime: Runtime) -> weakref.finalize[[], Any]:

@@ -15,7 +15,7 @@ from typing import Literal, TypedDict, Unpack
 from tests.servers.wire import respond
 from turbopool import Request, Response
 from turbopool.actors.base import tell
-from turbopool.actors.dispatcher import Dispatcher
+from turbopool.actors.dispatcher import Dispatcher, Runnable
 from turbopool.actors.messages import Abandon, Dispose, Lease, ManagerMessage
 from turbopool.actors.quota import Quota
 from turbopool.actors.supervisor import SupervisorActor
@@ -91,6 +91,17 @@ class Call:
         return self.future.result()
 
 
+class CountingDispatcher(Dispatcher):
+    """Counts in `scheduled` the messages that were told."""
+
+    scheduled = 0
+
+    def schedule(self, runnable: Runnable) -> None:
+        """Count it."""
+        self.scheduled += 1
+        super().schedule(runnable)
+
+
 class Stage:
     """A supervisor and all it starts; every option has a default a test may rely on."""
 
@@ -110,7 +121,7 @@ class Stage:
         """Start the supervisor."""
         self.clock = FakeClock()
         self.poller = MemoryPoller()
-        self.dispatcher = Dispatcher(self.clock, self.poller, MemoryWaker(self.poller))
+        self.dispatcher = CountingDispatcher(self.clock, self.poller, MemoryWaker(self.poller))
         self.dialer = MemoryDialer(self.poller)
         self.quota = Quota(per_host, total) if quota is None else quota
         self.pools: dict[PoolKey, Pool] = {}

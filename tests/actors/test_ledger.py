@@ -107,6 +107,18 @@ def test_failed_dial_fails_the_one_that_caused_it_while_there_is_a_connection() 
     assert not books.wants_dial
 
 
+def test_failed_dial_fails_the_one_it_was_to_help_though_that_was_sent_before() -> None:
+    """BEH-P19, BEH-P30: the returned stand in a line of their own."""
+    books = busy(4, "one")
+    first, second = Lessee("first", needs_fresh=True), Lessee("second", needs_fresh=True)
+    for dial, lessee in (("two", first), ("three", second)):
+        books.take_back(lessee)
+        books.dial(dial, lessee)
+
+    assert books.fail("three") == [second]
+    assert list(books.returned) == [first]
+
+
 def test_failed_dial_fails_everybody_when_nothing_else_is_left() -> None:
     """BEH-P48."""
     books = Books(2)
@@ -123,15 +135,13 @@ def test_failed_dial_holds_back_the_next_until_there_is_a_reason() -> None:
     """BEH-P20: someone new, a success, or a loss."""
     for reason in ("enqueue", "settle", "discard", "take_back"):
         books = busy(4, "one")
-        culprit = wait(books, "culprit")
-        wait(books, "other")
+        culprit, _, _ = (wait(books, name) for name in ("culprit", "other", "third"))
         books.dial("two", culprit)
         books.dial("three")
         books.fail("two")
         assert not books.wants_dial
 
         if reason == "settle":
-            wait(books, "another")
             books.settle("three", "three")
         elif reason == "discard":
             books.fail("three")

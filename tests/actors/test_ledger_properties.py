@@ -137,6 +137,13 @@ class Books(RuleBasedStateMachine):
         self.books.take_back(lessee)
         self.dial(lessee)
 
+    @precondition(lambda self: len(self.books.leased) > 1)
+    @rule(pick=_PICK, sent=st.lists(st.booleans(), min_size=2, max_size=3))
+    def restart(self, pick: int, sent: list[bool]) -> None:
+        """The server closes several at once."""
+        for was_sent in sent[: len(self.books.leased)]:
+            self.lose_leased(pick, was_sent)
+
     @precondition(lambda self: self.books.leased)
     @rule(pick=_PICK)
     def discard_leased(self, pick: int) -> None:
@@ -274,5 +281,5 @@ class Books(RuleBasedStateMachine):
                 assert books.leased or books.dialing
 
 
-Books.TestCase.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+Books.TestCase.settings = settings(max_examples=200, stateful_step_count=50, deadline=None)
 TestBooks = Books.TestCase

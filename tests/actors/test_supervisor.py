@@ -256,7 +256,7 @@ def test_warm_up_after_the_disposal_began_opens_nothing(stage: Stage) -> None:
 
     stage.supervisor.tell(WarmUp(OTHER, 3, None))
     stage.supervisor.tell(WarmUp(KEY, 2, None))
-    stage.settle()
+    stage.tell(WarmUp(KEY, 2, None))
 
     assert stage.dialer.pending == []
     stage.answer(running)

@@ -40,6 +40,10 @@ class FaultyQuota(Quota):
         self._raise_if("rested", key)
         super().rested(connection, key)
 
+    def roused(self, connection: Hashable) -> None:
+        self._raise_if("roused", KEY)
+        super().roused(connection)
+
 
 def test_requests_under_way_fail_and_say_what_is_known_of_them(stage: Stage) -> None:
     """BEH-P40."""
@@ -235,6 +239,36 @@ def test_request_whose_own_dial_was_fatal_goes_to_the_replacement(stage_of: Stag
 
     stage.connect()
     assert call.is_running
+
+
+def test_replacement_that_crashes_over_the_first_waiter_loses_none_of_the_others(stage_of: StageOf) -> None:
+    """BEH-P40, BEH-P37: they go on to its own replacement, in their order."""
+    quota = FaultyQuota(total=10)
+    stage = stage_of(quota=quota)
+    calls = [stage.send() for _ in range(4)]
+
+    quota.fault = ("take", KEY)
+    stage.crash()
+    stage.settle()
+
+    for number, call in enumerate(calls):
+        assert stage.connect(stage.dialer.pending[0]).sent.startswith(b"GET /%d " % number)
+        stage.answer(call, b"ok", ("Connection", "close"))
+
+
+def test_request_that_was_lent_a_connection_but_not_yet_put_on_it_fails(stage_of: StageOf) -> None:
+    """BEH-P40, I5: the books have it, the connection does not."""
+    quota = FaultyQuota(total=10)
+    stage = stage_of(quota=quota)
+    (channel,) = stage.idle()
+
+    quota.fault = ("roused", KEY)
+    call = stage.send()
+
+    assert isinstance(call.error, ManagerCrashed)
+    assert (call.error.request_sent, call.error.processed) == (False, "no")
+    assert channel.closed
+    assert stage.stats().failed == 1
 
 
 def test_key_that_crashes_again_and_again_fails_its_waiters(stage: Stage) -> None:

@@ -91,17 +91,19 @@ def test_leased_connection_makes_no_room_until_it_is_released(stage_of: StageOf)
 
 def test_connection_that_was_lent_before_it_could_be_closed_is_spared_and_another_closed(stage_of: StageOf) -> None:
     """BEH-P36, I13: the order to close it and its lease cross."""
-    stage = stage_of(limit=2, total=2)
-    older, newer = stage.idle(2, KEY)
+    stage = stage_of(total=3)
+    ((first,), (second,)) = (stage.idle(1, key) for key in (KEY, THIRD))
+    stage.connected(OTHER, method="POST")
 
-    calls = [stage.submit(stage.prepare(key)) for key in (OTHER, KEY, KEY)]
+    newcomer = stage.submit(stage.prepare(OTHER))
+    stage.dispatcher.turn()  # its manager has asked for room, the supervisor has yet to hear of it
+    lent = stage.submit(stage.prepare(KEY))
     stage.settle()
 
-    assert calls[0].is_waiting
-    assert {older.closed, newer.closed} == {False}
-    stage.answer(calls[1])
-    connect_all(stage)
-    assert calls[0].is_running
+    assert stage.channel_of(lent) is first
+    assert [first.closed, second.closed] == [False, True]
+    stage.connect()
+    assert newcomer.is_running
 
 
 def test_keys_get_room_in_the_order_they_asked_for_it(stage_of: StageOf) -> None:
@@ -232,6 +234,22 @@ def test_crashed_key_makes_room_for_those_who_wait(stage_of: StageOf) -> None:
     assert waiter.is_running
 
 
+def test_idle_connections_of_a_crashed_key_are_not_asked_for_room_again(stage_of: StageOf) -> None:
+    """BEH-P40: they were closed with it."""
+    stage = stage_of(total=1)
+    stage.idle(1, KEY)
+    stage.crash(KEY)
+    stage.settle()
+    running, _ = stage.connected(OTHER)
+
+    waiter = stage.send(THIRD)
+    assert waiter.is_waiting
+    stage.answer(running)
+
+    stage.connect()
+    assert waiter.is_running
+
+
 def test_warm_up_stays_within_the_total(stage_of: StageOf) -> None:
     """BEH-P35."""
     stage = stage_of(limit=10, total=3)
@@ -262,6 +280,22 @@ def test_keys_wait_for_room_during_a_drain_too(stage_of: StageOf) -> None:
     assert done.is_set()
 
 
+def test_dial_given_up_by_a_drain_makes_room_for_what_is_still_to_be_done(stage_of: StageOf) -> None:
+    """BEH-P22, BEH-P38."""
+    stage = stage_of(total=2)
+    stage.connected(KEY)
+    stage.cancel(stage.send(KEY))
+    waiter = stage.send(OTHER)
+    assert [dial.key for dial in stage.dialer.pending] == [KEY]
+
+    stage.dispose()
+
+    assert [dial.key for dial in stage.dialer.pending] == [OTHER]
+    stage.connect()
+    stage.answer(waiter)
+    assert waiter.response.status_code == 200
+
+
 def test_all_keys_get_their_turn_under_contention(stage_of: StageOf) -> None:
     """BEH-P29, BEH-P37: several keys, each with many requests, over a single connection's room."""
     stage = stage_of(limit=4, total=2)
@@ -277,6 +311,27 @@ def test_all_keys_get_their_turn_under_contention(stage_of: StageOf) -> None:
             stage.answer(call)
 
     assert all(call.response.status_code == 200 for call in calls)
+
+
+def test_messages_about_room_do_not_multiply(stage_of: StageOf) -> None:
+    """BEH-P29: each request costs a few, however many keys wait and however much happens in one turn."""
+    stage = stage_of(limit=3, total=5)
+    keys = [PoolKey.of("http", f"{number}.test") for number in range(3)]
+    calls = [stage.submit(stage.prepare(key)) for _ in range(100) for key in keys]
+    stage.settle()
+    told = stage.dispatcher.scheduled
+
+    connect_all(stage)
+    while running := [call for call in calls if call.is_running]:
+        for number, call in enumerate(running):
+            ending = "Connection: close\r\n" if number % 2 else ""
+            stage.channel_of(call).feed(f"HTTP/1.1 200 OK\r\n{ending}Content-Length: 0\r\n\r\n".encode())
+        stage.settle()
+        stage.advance(0.001)
+        connect_all(stage)
+
+    assert all(call.response.status_code == 200 for call in calls)
+    assert stage.dispatcher.scheduled - told < 3 * len(calls)
 
 
 # -- the versions of one host ------------------------------------------------------------

@@ -276,6 +276,21 @@ def test_returned_request_does_not_hang_when_the_dial_made_for_another_fails(sta
     assert stage.stats().waiting == 0
 
 
+def test_recovery_is_no_storm(stage_of: StageOf) -> None:
+    """BEH-R13: a fifth of all requests may be sent again, and ten a second beside; the others say what happened."""
+    stage = stage_of(limit=40)
+    stage.idle(40)
+    calls = [stage.send() for _ in range(40)]
+
+    for channel in stage.open:
+        channel.feed(b"")
+    stage.settle()
+
+    failed = [call for call in calls if call.future.done()]
+    assert len(calls) - len(failed) == 10 + 80 // 5
+    assert all(isinstance(call.error, RemoteProtocolError) for call in failed)
+
+
 def test_request_that_may_not_be_sent_twice_fails_and_says_that_nobody_knows(stage: Stage) -> None:
     """BEH-R10."""
     (channel,) = stage.idle()
@@ -301,6 +316,20 @@ def test_request_of_which_nothing_was_sent_is_queued_anew_in_front(stage_of: Sta
     assert [call.is_waiting, behind.is_waiting] == [True, True]
 
     assert stage.connect().sent.startswith(b"POST /1 ")
+
+
+def test_request_of_which_nothing_was_sent_goes_to_the_next_idle_connection(stage: Stage) -> None:
+    """BEH-P30, I13: any will do; nothing is dialed beside one that stands idle."""
+    good, broken = stage.idle(2)
+    broken.error = BrokenPipeError(32, "broken pipe")
+
+    stage.submit(call := stage.prepare(method="POST"))
+    stage.settle()
+
+    assert stage.channel_of(call) is good
+    assert stage.dialer.pending == []
+    stage.answer(call)
+    assert call.response.status_code == 200
 
 
 def test_requests_whose_connections_all_closed_are_sent_again_in_the_order_they_were_returned(stage: Stage) -> None:

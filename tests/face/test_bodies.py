@@ -31,6 +31,7 @@ from turbopool import Client, Http1Options, InvalidRequest, ReadError, RemotePro
         ("", b'""'),
         (0, b"0"),
         (False, b"false"),
+        ("\ud800", b'"\\ud800"'),
     ],
 )
 def test_json_is_compact_utf_8_also_when_it_is_falsy(client: Client, value: object, body: bytes) -> None:
@@ -96,6 +97,14 @@ def test_bytes_and_text_are_sent_as_they_are(client: Client, name: str, value: A
 
     assert (seen.body, seen.all("content-length")) == (body, [str(len(body))])
     assert seen.all("content-type") == []
+
+
+@pytest.mark.parametrize("parts", [{"content": "\ud800"}, {"data": "\ud800"}, {"data": {"a": "\ud800"}}])
+def test_text_that_is_no_unicode_is_refused(client: Client, server: RawServer, parts: dict[str, AnyForm]) -> None:
+    with pytest.raises(InvalidRequest, match=f"{next(iter(parts))}="):
+        client.send(Request("POST", "/x", **parts))
+
+    assert server.connections == []
 
 
 def test_what_a_caller_changes_afterwards_is_not_sent() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from typing import Any, cast
 
+import pykka
 import pytest
 
 from tests.face.handlers import AnyForm, Echoed, Gate, echo, first_ended, first_left, half, silent
@@ -566,7 +566,7 @@ def test_a_refused_connect_is_an_error_that_names_the_server() -> None:
         assert isinstance(caught.value.__cause__, ConnectionRefusedError)
 
 
-# -- cancel_pending_requests and interrupts ------------------------------------------------------------------
+# -- cancel_pending_requests ---------------------------------------------------------------------------------
 
 
 def test_all_pending_requests_are_cancelled_wherever_they_are() -> None:
@@ -650,24 +650,6 @@ def test_cancelling_with_nothing_pending_does_nothing(client: Client) -> None:
     assert client.get("/x").is_success
 
 
-def test_an_interrupt_during_a_blocking_send_takes_the_request_back() -> None:
-    main = threading.main_thread().ident
-    assert main is not None
-
-    def interrupt(conn: Conn) -> None:
-        conn.read_request()
-        if not conn.wait_closed(0.2):  # by now the main thread waits
-            signal.pthread_kill(main, signal.SIGINT)
-        conn.hold()
-
-    with RawServer(interrupt) as server, Client(base_url=server.url) as client:
-        with pytest.raises(KeyboardInterrupt):
-            client.get("/x")
-
-        server.wait_until(first_left)
-        eventually(lambda: client.stats().leased == 0)
-
-
 # -- the connection ------------------------------------------------------------------------------------------
 
 
@@ -712,3 +694,18 @@ def test_the_representation_of_a_client_tells_where_it_goes_and_no_secret(server
 
         assert server.url in repr(client)
         assert "hush" not in repr(client)
+
+
+def test_an_application_that_stops_all_its_actors_ends_our_requests_and_the_next_one_starts_afresh() -> None:
+    """BEH-C2: `ActorRegistry.stop_all()` is global, and ours are in that registry too."""
+    for _ in range(10):
+        with RawServer([silent, always(echo)]) as server, Client(base_url=server.url, max_conns_per_host=1) as client:
+            running, queued = client.send_async("GET", "/running"), client.send_async("GET", "/queued")
+            server.wait_for_requests(1)
+
+            pykka.ActorRegistry.stop_all(timeout=5)
+
+            assert Echoed.of(client.get("/after")).target == "/after"
+            assert isinstance(running.exception(5), ClientDisposed)
+            assert isinstance(queued.exception(5), ClientDisposed)
+            assert not client.is_disposed

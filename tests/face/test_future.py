@@ -16,6 +16,7 @@ import pytest
 
 from tests.face.handlers import AnyForm, Echoed, Gate, echo, first_left, half, silent
 from tests.servers.blackhole import Blackhole
+from tests.servers.connection import Conn
 from tests.servers.raw import RawServer, always, script
 from tests.servers.wire import respond
 from tests.waiting import eventually
@@ -34,13 +35,12 @@ def test_it_is_a_future_of_the_standard_library(client: Client) -> None:
     assert (future.done(), future.running(), future.cancelled()) == (True, False, False)
     assert future.exception() is None
     assert future.result() is future.result()
-    assert "/x" in repr(future)
+    assert "finished" in repr(future)
 
 
 def test_wait_returns_when_all_or_the_first_are_done() -> None:
     gate = Gate()
-    with RawServer([always(echo), gate]) as server, Client(base_url=server.url) as client:
-        client.get("/first")  # which takes the connection that answers
+    with RawServer(gate) as server, Client(base_url=server.url) as client:
         fast = client.send_async("GET", "/fast")
         slow = client.send_async("GET", "/slow")
 
@@ -70,10 +70,13 @@ def test_ours_may_wait_together_with_those_of_an_executor(client: Client) -> Non
 
 
 def test_a_failure_reaches_result_exception_and_waiters() -> None:
-    with RawServer(lambda conn: conn.read_request() and conn.reset()) as server:  # type: ignore[func-returns-value,truthy-bool,arg-type,return-value]
-        with Client(base_url=server.url) as client:
-            future = client.send_async("POST", "/x")
-            assert wait([future], timeout=5).done == {future}
+    def reset(conn: Conn) -> None:
+        conn.read_request()
+        conn.reset()
+
+    with RawServer(reset) as server, Client(base_url=server.url) as client:
+        future = client.send_async("POST", "/x")
+        assert wait([future], timeout=5).done == {future}
 
         error = future.exception()
         assert isinstance(error, ReadError | RemoteProtocolError)
@@ -250,7 +253,7 @@ def test_a_callback_that_raises_is_logged_and_harms_nobody(
 ) -> None:
     gate, calls = Gate(), Calls(2)
 
-    def bad(future: Future[AnyForm]) -> None:
+    def bad(_: Future[AnyForm]) -> None:
         raise error
 
     with RawServer(gate) as server, Client(base_url=server.url) as client:
@@ -439,7 +442,7 @@ def test_a_request_can_be_cancelled_at_any_phase_and_its_waiters_hear_of_it_once
         waits = pool.submit(wait, [future], 10)
         completes = pool.submit(lambda: list(as_completed([future], 10)))
         blocks = pool.submit(future.exception, 10)
-        eventually(lambda: len(future._waiters) == 2)  # there is no public way to see who waits
+        eventually(lambda: len(future._waiters) == 2)  # noqa: SLF001  # there is no public way to see who waits
 
         assert future.cancel()
 
@@ -506,61 +509,65 @@ def test_cancelling_one_request_of_a_connection_about_to_be_reused_harms_no_othe
 # -- the end that comes by itself ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("way", ["result", "exception", "send"])
-def test_waiting_ends_at_the_deadline_and_a_grace_when_the_runtime_is_stuck(client: Client, way: str) -> None:
-    client.get("/x")
-    release = threading.Event()
+@contextmanager
+def _stuck_dispatcher() -> Iterator[None]:
+    """Hold the dispatcher's thread fast."""
     (hub,) = live_hubs()
-    hub.dispatcher.post(lambda: release.wait(10) and None)
-    try:
+    release = threading.Event()
+
+    def stick() -> None:
+        release.wait(10)
+
+    hub.dispatcher.post(stick)
+    yield
+    release.set()
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda client: client.send_async("GET", "/x", timeout=0.1).result(),
+        lambda client: client.send_async("GET", "/x", timeout=0.1).result(timeout=60),
+        lambda client: client.get("/x", timeout=0.1),
+    ],
+)
+def test_waiting_ends_at_the_deadline_and_a_grace_when_the_runtime_is_stuck(client: Client, call: AnyForm) -> None:
+    client.get("/x")
+    with _stuck_dispatcher():
         began = time.monotonic()
         with pytest.raises(DeadlineExceeded, match="did not answer") as caught:
-            if way == "result":
-                client.send_async("GET", "/x", timeout=0.1).result()
-            elif way == "send":
-                client.get("/x", timeout=0.1)
-            else:
-                error = client.send_async("GET", "/x", timeout=0.1).exception()
-                assert error is not None
-                raise error
+            call(client)
         waited = time.monotonic() - began
-    finally:
-        release.set()
 
     assert 0.1 + GRACE <= waited < 0.1 + GRACE + 1
     assert caught.value.processed == "maybe"
     assert client.get("/after").is_success
 
 
-def test_a_longer_timeout_does_not_wait_beyond_the_deadline_and_its_grace(client: Client) -> None:
+def test_a_callback_hears_of_the_end_that_came_by_itself(client: Client) -> None:
+    calls = Calls(1)
     client.get("/x")
-    release, calls = threading.Event(), Calls(1)
-    (hub,) = live_hubs()
-    hub.dispatcher.post(lambda: release.wait(10) and None)
-    try:
+    with _stuck_dispatcher():
         future = client.send_async("GET", "/x", timeout=0.05)
         future.add_done_callback(calls("called"))
 
-        with pytest.raises(DeadlineExceeded):
-            future.result(timeout=60)
-
+        assert isinstance(future.exception(), DeadlineExceeded)
         calls.wait()
-        assert future.done()
-        assert "dispatcher" not in calls.threads[0]
-    finally:
-        release.set()
+
+    assert "dispatcher" not in calls.threads[0]
 
 
-def test_a_dispatcher_that_died_is_replaced_and_what_it_held_ends(client: Client) -> None:
-    client.get("/x")
-    (hub,) = live_hubs()
-    hub.dispatcher.stop()
+def test_a_dispatcher_that_died_is_replaced_and_what_it_held_ends() -> None:
+    with RawServer([silent, always(echo)]) as server, Client(base_url=server.url) as client:
+        held = client.send_async("GET", "/held", timeout=0.2)
+        server.wait_for_requests(1)
+        (hub,) = live_hubs()
+        hub.dispatcher.stop()
 
-    with pytest.raises(DeadlineExceeded):
-        client.send_async("GET", "/x", timeout=0.05).result()
-
-    assert client.get("/after").is_success
-    assert live_hubs() != [hub]
+        assert Echoed.of(client.get("/after")).connection == 1
+        assert isinstance(held.exception(), DeadlineExceeded)
+        server.wait_until(first_left)
+        assert live_hubs() != [hub]
 
 
 def test_the_future_keeps_neither_the_client_nor_the_connection_alive() -> None:

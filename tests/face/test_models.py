@@ -404,6 +404,16 @@ def test_pieces_have_the_size_asked_for_but_the_last(size: int) -> None:
         assert list(response.iter_bytes(size)) == expected
 
 
+@BOTH
+@pytest.mark.parametrize("size", [0, -1])
+def test_pieces_of_no_size_are_refused(get: Get, size: int) -> None:
+    with get(respond(b"body")) as response:
+        for iterate in (response.iter_bytes, response.iter_raw):
+            with pytest.raises(ValueError, match="chunk_size"):
+                iterate(size)
+        assert response.read() == b"body"
+
+
 def test_a_response_in_memory_can_be_read_in_every_way_again_and_again() -> None:
     with _answered(respond(PLAIN)) as response:
         for _ in range(2):

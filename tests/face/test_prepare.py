@@ -162,6 +162,15 @@ def test_a_method_that_is_no_token_is_refused(client: Client, server: RawServer,
     assert server.connections == []
 
 
+def test_a_tunnel_is_refused(client: Client, server: RawServer) -> None:
+    """RFC 9110 section 9.3.6: what follows the answer to CONNECT is no HTTP, and the connection is lost to it."""
+    with pytest.raises(InvalidRequest, match="CONNECT") as caught:
+        client.send_async("CONNECT", "/x")
+
+    assert caught.value.advice is not None
+    assert server.connections == []
+
+
 @pytest.mark.parametrize("tail", ["\r\nX: y", "\n", "\r", "\0", "\x7f", "\t"])
 @pytest.mark.parametrize("place", ["path", "query", "params", "host"])
 def test_control_bytes_in_a_target_are_refused_or_escaped(

@@ -11,6 +11,7 @@ from tests.servers.wire import chunked, respond
 from tests.transport.parsing import CHUNKED, OK, bytewise, fed, parse
 from turbopool.errors import IncompleteRead, LimitExceeded, RemoteProtocolError
 from turbopool.transport.http1 import Limits, ResponseParser
+from turbopool.transport.http1_chunks import ChunkedBody
 
 EMPTY = OK + b"Content-Length: 0\r\n\r\n"
 POISON = respond(b"POISON")
@@ -121,6 +122,7 @@ def test_a_parser_serves_one_response_after_the_other() -> None:
         ("GET", respond(b"one"), b"one"),
         ("GET", respond(b"two"), b"two"),  # the same head
         ("HEAD", OK + b"Content-Length: 3\r\n\r\n", b""),  # the same head, which means another thing here
+        ("GET", respond(b"new"), b"new"),  # and back again
         ("GET", respond(b"four"), b"four"),
         ("GET", CHUNKED + chunked(b"five", 1, [("T", "5")]), b"five"),
         ("GET", CHUNKED + chunked(b"six", 2), b"six"),
@@ -147,6 +149,18 @@ def test_a_head_that_begins_like_the_last_one_is_read_anew() -> None:
             parser.receive(segment)
         assert parser.complete
         assert parser.body == body
+
+
+def test_one_decoder_serves_one_chunked_body_after_the_other() -> None:
+    """FLT-H17: its books begin anew each time."""
+    decoder = ChunkedBody(max_overhead=40, max_trailers=1)
+    for body in (b"one", b"two", b"three"):
+        decoder.start()
+        assert not decoder.complete
+        pieces = [piece for segment in bytewise(chunked(body, 2, [("T", "1")])) for piece in decoder.receive(segment)]
+
+        assert b"".join(pieces) == body
+        assert (decoder.complete, decoder.leftover, decoder.trailers) == (True, False, [(b"T", b"1")])
 
 
 # -- bodies cut short ----------------------------------------------------------------------------------------
@@ -529,10 +543,19 @@ def test_endless_chunk_extensions_are_cut_off() -> None:
 
 
 def test_chunks_of_one_byte_are_slow_but_right() -> None:
-    """FLT-H17: their sizes are within the allowance."""
+    """FLT-H17: their sizes are within the allowance, and what is kept of them is their data alone."""
     body = bytes(range(256)) * 400
+    for size in (1, 2):
+        data = chunked(body, size)
+        tracemalloc.start()
+        try:
+            parser = fed(CHUNKED, *[data[at : at + 65_536] for at in range(0, len(data), 65_536)])
+            kept = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
 
-    assert parse(CHUNKED + chunked(body, 1)).body == body
+        assert parser.body == body
+        assert kept < 2 * len(data)
 
 
 def test_a_flood_of_trailers_is_cut_off() -> None:

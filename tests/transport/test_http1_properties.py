@@ -11,8 +11,8 @@ from tests.transport.parsing import Fields, Parsed, bytewise, cut
 from turbopool.errors import TurboPoolError
 from turbopool.transport.http1 import Limits, ResponseParser
 
-EXAMPLES = settings(max_examples=150, deadline=None)
-FEW = settings(max_examples=60, deadline=None)
+EXAMPLES = settings(max_examples=120, deadline=None)
+FEW = settings(max_examples=50, deadline=None)
 
 _TCHARS = b"!#$%&'*+-.^_`|~0123456789abcXYZ"
 _TAKEN = (b"content-length", b"transfer-encoding", b"connection", b"keep-alive")
@@ -36,12 +36,7 @@ def _bytes_of(alphabet: bytes, *, min_size: int = 0, max_size: int) -> st.Search
 
 
 _visible = bytes(range(0x21, 0x7F)) + bytes(range(0x80, 0x100))
-_values = st.builds(
-    lambda first, rest, last: first + rest + last if last else first,
-    _bytes_of(_visible, max_size=1),
-    _bytes_of(_visible + b" \t", max_size=12),
-    _bytes_of(_visible, max_size=1),
-)
+_values = _bytes_of(_visible + b" \t", max_size=14).map(lambda value: value.strip(b" \t"))
 _names = _bytes_of(_TCHARS, min_size=1, max_size=8).filter(lambda name: name.lower() not in _TAKEN)
 _fields = st.lists(st.tuples(_names, _values), max_size=4)
 _extensions = st.sampled_from([b"", b";a", b";a=b", b';a="b c"', b";a;b=c;d"])
@@ -95,7 +90,7 @@ def answers(draw: st.DrawFn) -> Answer:
         version=version,
         fields=fields,
         body=body,
-        trailers=[(name, value) for name, value in trailers if name.lower() not in (b"te", b"host")],
+        trailers=trailers,
         complete=True,
         leftover=False,
         keep_alive=framing != "close" and (version == "1.1" if kept is None else kept),
@@ -128,7 +123,7 @@ def test_any_response_means_the_same_in_any_chunking(answer: Answer, places: lis
         assert parsed == replace(answer.meaning, leftover=bool(extra))
 
 
-@EXAMPLES
+@FEW
 @given(st.lists(st.tuples(answers(), st.lists(st.integers(0, 10_000), max_size=3)), min_size=2, max_size=4))
 def test_responses_on_one_connection_know_nothing_of_each_other(exchanges: list[tuple[Answer, list[int]]]) -> None:
     """FLT-N16, H6: the same head may come again, and mean something else for another method."""

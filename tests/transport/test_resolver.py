@@ -27,10 +27,13 @@ def _resolver(turned: Turned, lookup: ScriptedLookup) -> Iterator[Resolver]:
 def test_a_name_is_answered_with_its_addresses_on_the_reactors_thread(turned: Turned) -> None:
     threads: list[threading.Thread] = []
     answers: list[Answer] = []
+
+    def take(answer: Answer) -> None:
+        threads.append(threading.current_thread())
+        answers.append(answer)
+
     with _resolver(turned, ScriptedLookup([ipv6(80), ipv4(80)])) as resolver:
-        resolver.resolve(
-            "name.invalid", 80, lambda answer: (threads.append(threading.current_thread()), answers.append(answer))
-        )  # type: ignore[func-returns-value]
+        resolver.resolve("name.invalid", 80, take)
         assert answers == []
 
         turned.turn_until(lambda: answers)

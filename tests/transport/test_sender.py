@@ -74,6 +74,7 @@ def test_what_was_drawn_is_sent_though_a_turn_ended_just_before_it(sending: Send
     def pieces() -> Iterator[bytes]:
         yield bytes(RECEIVE_BYTES)
         sending.make_room(len(HEAD))
+        assert sending.sender.is_blocked
         yield b"more"
         sending.turned.turn()
         yield b"rest"

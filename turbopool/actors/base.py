@@ -52,6 +52,10 @@ class Inbox:
         """Take the oldest envelope."""
         return self._queue.popleft()
 
+    def handle_now(self, message: object) -> None:
+        """Let the actor handle a message before those in the queue. Dispatcher's thread."""
+        self._actor.handle(Envelope(message))
+
     def empty(self) -> bool:
         """Whether there is none."""
         return not self._queue
@@ -144,6 +148,27 @@ def tell(ref: pykka.ActorRef[Any], message: object) -> bool:
     except pykka.ActorDeadError:
         return False
     return True
+
+
+def hand(ref: pykka.ActorRef[Any], message: object) -> bool:
+    """Let an actor handle a message here and now, and return whether it lives to do so. Dispatcher's thread.
+
+    For what is forwarded: told, it would fall behind messages that came later but went straight to the actor.
+    """
+    inbox = ref.actor_inbox
+    assert isinstance(inbox, Inbox)  # noqa: S101  # one of ours
+    if ref.actor_stopped.is_set():
+        return False
+    inbox.handle_now(message)
+    return True
+
+
+def bury(*refs: pykka.ActorRef[Any] | None) -> None:
+    """Count actors as stopped whose dispatcher died: they will never read that they are to stop."""
+    for ref in refs:
+        if ref is not None:
+            ref.actor_stopped.set()
+            pykka.ActorRegistry.unregister(ref)
 
 
 def renew_registry_after_fork() -> None:

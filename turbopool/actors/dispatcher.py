@@ -80,6 +80,7 @@ class Dispatcher:
         self._timers = Timers()
         self._sleeping = False
         self._stopping = False
+        self._ended = False
         self._thread: threading.Thread | None = None
         self.now = self.polled_at = clock.now()
         poller.watch(waker.fileno(), READ)
@@ -114,7 +115,7 @@ class Dispatcher:
     @property
     def is_alive(self) -> bool:
         """Whether its thread runs."""
-        return self._thread is not None and self._thread.is_alive()
+        return self._thread is not None and not self._ended
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the thread after its present turn, and release poller and waker. Never joins itself."""
@@ -159,7 +160,7 @@ class Dispatcher:
         self.now = self._clock.now()
         ready = self._ready
         for _ in range(min(len(ready), MESSAGES_A_TURN)):
-            ready.popleft().step()
+            self._step()
         awake = ready or self._announcements or not timeout  # what the messages settled must not wait for the poll
         events = self._poller.poll(0) if awake else self._sleep(timeout)
         self.now = self.polled_at = self._clock.now()
@@ -178,7 +179,10 @@ class Dispatcher:
             elif fd == waker:
                 self._waker.drain()
         if self._timers.next_due() <= self.now:
-            self._timers.fire(self.now)
+            try:
+                self._timers.fire(self.now)
+            except BaseException:  # noqa: BLE001  # a bug within the report of a bug
+                _log.exception("a timer's crash could not be reported")
         if self._announcements:
             self._announce()
 
@@ -200,6 +204,7 @@ class Dispatcher:
             while not self._stopping:
                 self.turn(-1)
         finally:
+            self._ended = True
             self._release()
 
     def _sleep(self, timeout: float) -> list[tuple[int, int]]:
@@ -211,6 +216,12 @@ class Dispatcher:
         events = self._poller.poll(0 if self._ready or self._stopping else timeout)
         self._sleeping = False
         return list(events)
+
+    def _step(self) -> None:
+        try:
+            self._ready.popleft().step()
+        except BaseException:  # noqa: BLE001  # a bug within the report of a bug
+            _log.exception("a step's crash could not be reported")
 
     def _announce(self) -> None:
         announcements, self._announcements = self._announcements, []
@@ -230,9 +241,10 @@ class Dispatcher:
 
     def _release(self) -> None:
         while self._ready:  # told to actors that have stopped: answered, not lost
-            self._ready.popleft().step()
+            self._step()
         self._announce()
-        for fd in list(self._handlers):
+        for fd, handler in list(self._handlers.items()):  # none, unless the thread died or the process ends
             self.unwatch(fd)
+            handler.abandon()
         self._poller.close()
         self._waker.close()

@@ -47,7 +47,6 @@ class Hub:
         self.resolver = Resolver(self.dispatcher)
         self.callbacks = Workers("turbopool-callback", MAX_CALLBACK_THREADS)
         self.bodies = Workers("turbopool-body", MAX_BODY_THREADS)
-        self.users: weakref.WeakSet[Forgettable] = weakref.WeakSet()
         self.count = 0
         self.dispatcher.start()
         _hubs.add(self)
@@ -62,10 +61,16 @@ class Hub:
 
 _lock = threading.Lock()
 _hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
+_users: weakref.WeakSet[Forgettable] = weakref.WeakSet()
 _shared: Hub | None = None
 
 
-def acquire(user: Forgettable, *, own: bool) -> Hub:
+def forget_after_fork(user: Forgettable) -> None:
+    """Have ``user.forget()`` called in every forked child: another thread may hold its locks at that moment."""
+    _users.add(user)
+
+
+def acquire(*, own: bool) -> Hub:
     """Return the process's hub, starting it if need be, or a new one if the user wants its ``own``."""
     global _shared  # noqa: PLW0603  # one per process is what it is about
     with _lock:
@@ -75,15 +80,13 @@ def acquire(user: Forgettable, *, own: bool) -> Hub:
             if not own:
                 _shared = hub
         hub.count += 1
-        hub.users.add(user)
         return hub
 
 
-def release(user: Forgettable, hub: Hub) -> None:
+def release(hub: Hub) -> None:
     """Let the hub go; the last user stops it."""
     global _shared  # noqa: PLW0603
     with _lock:
-        hub.users.discard(user)
         hub.count -= 1
         last = hub.count == 0
         if last and hub is _shared:
@@ -112,8 +115,8 @@ def _after_fork() -> None:
     _hubs.clear()
     for hub in hubs:
         hub.dispatcher.abandon()
-        for user in list(hub.users):
-            user.forget()
+    for user in list(_users):
+        user.forget()
     renew_registry_after_fork()
 
 

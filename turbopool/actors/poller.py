@@ -134,7 +134,7 @@ class EventfdWaker:
 
     def wake(self) -> None:
         """Make it readable; a closed one is not worth waking."""
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             os.eventfd_write(self._fd, 1)
 
     def drain(self) -> None:

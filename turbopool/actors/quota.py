@@ -36,6 +36,7 @@ class Quota:
 
     Attributes:
         wanted_since: since when the first key in line wants room; NEVER if none does.
+        is_reported: whether the supervisor has been told of a change and not looked yet: one message will do.
     """
 
     def __init__(self, per_host: int | None, total: int | None) -> None:
@@ -48,6 +49,7 @@ class Quota:
         self._wanting: OrderedDict[PoolKey, float] = OrderedDict()
         self._idle: OrderedDict[Hashable, PoolKey] = OrderedDict()
         self.wanted_since = NEVER
+        self.is_reported = False
 
     def has_room(self, key: PoolKey) -> bool:
         """Whether a connection of this key may be opened."""

@@ -12,7 +12,7 @@ from typing import assert_never
 import pykka
 
 from turbopool import errors
-from turbopool.actors.base import DispatchedActor, tell
+from turbopool.actors.base import DispatchedActor, hand, tell
 from turbopool.actors.dispatcher import Dispatcher
 from turbopool.actors.ledger import Ledger
 from turbopool.actors.messages import (
@@ -37,7 +37,6 @@ from turbopool.actors.messages import (
 from turbopool.actors.quota import Quota
 from turbopool.actors.restart import RestartBudget
 from turbopool.actors.tcp_manager import Pool, PoolSettings, TcpConnectionManagerActor
-from turbopool.clock import NEVER
 from turbopool.stats import PoolKey
 from turbopool.transport.connection import Http1Connection
 from turbopool.transport.interfaces import Dialer
@@ -67,7 +66,7 @@ class SupervisorActor(DispatchedActor):
         self._settings = settings
         self._pools = pools
         self._restarts: dict[PoolKey, RestartBudget] = {}
-        self._disposal: Dispose | None = None
+        self._disposals: list[Dispose] = []
         self._deadline = dispatcher.timer(self._on_deadline, self.crash)
 
     def on_receive(self, message: SupervisorMessage) -> None:  # noqa: C901  # a line a message
@@ -83,7 +82,7 @@ class SupervisorActor(DispatchedActor):
             case Acknowledge():
                 message.done.set()
             case WarmUp():
-                if self._disposal is None:
+                if not self._disposals:
                     self._tell(self._open(message.key), message)
             case ManagerIdled():
                 self._on_manager_idled(message.key)
@@ -92,6 +91,7 @@ class SupervisorActor(DispatchedActor):
             case ManagerCrashed():
                 self._on_manager_crashed(message.key, message.error)
             case RoomWanted() | RoomChanged():
+                self._quota.is_reported = False
                 self._make_room()
             case Dispose():
                 self._on_dispose(message)
@@ -101,10 +101,11 @@ class SupervisorActor(DispatchedActor):
     # -- pools -----------------------------------------------------------------------------------------------
 
     def _on_lease(self, message: Lease) -> None:
-        if self._disposal is not None:
+        if self._disposals:
             self._refuse(message)
             return
-        self._tell(self._open(message.lessee.key), message)
+        if not hand(self._open(message.lessee.key).ref, message):
+            self._refuse(message)
 
     def _on_abandon(self, message: Abandon) -> None:
         pool = self._pools.get(message.lessee.key)
@@ -146,7 +147,10 @@ class SupervisorActor(DispatchedActor):
         del self._pools[key]
         waiting = pool.ledger.empty_queue()
         for connection, lessee in list(pool.ledger.leased.items()):
-            connection.kill(_crash_of(key, error, sent=lessee.sent))
+            crash = _crash_of(key, error, sent=lessee.sent)
+            connection.kill(crash)
+            if not lessee.done:  # the manager died before it had put it on the connection
+                lessee.refused(crash)
         for connection in list(pool.ledger.idle):
             connection.close()
             self._quota.roused(connection)
@@ -154,12 +158,13 @@ class SupervisorActor(DispatchedActor):
             dial.cancel()
         self._quota.reset(key)
         pool.closed = pool.opened
-        if self._disposal is None and self._restarts.setdefault(key, RestartBudget()).spend(self._dispatcher.now):
+        if not self._disposals and self._restarts.setdefault(key, RestartBudget()).spend(self._dispatcher.now):
             pool.ledger = Ledger(pool.settings.limit)
             self._start(pool)
-            for lessee in waiting:
-                pool.ref.tell(Lease(lessee))
             self._pools[key] = pool
+            for lessee in waiting:
+                if not hand(pool.ref, Lease(lessee)):  # it crashed again: on to its replacement
+                    self.actor_ref.tell(Lease(lessee))
         else:
             for lessee in waiting:
                 lessee.refused(_crash_of(key, error, sent=0))
@@ -184,10 +189,9 @@ class SupervisorActor(DispatchedActor):
     # -- disposal --------------------------------------------------------------------------------------------
 
     def _on_dispose(self, message: Dispose) -> None:
-        self._disposal = message
+        self._disposals.append(message)  # a later one may be in more of a hurry
         self._tell_all(Drain(message.queued))
-        if message.deadline != NEVER:
-            self._deadline.arm(message.deadline)
+        self._deadline.arm(min(self._deadline.due, message.deadline))
         self._end_if_empty()
 
     def _on_deadline(self) -> None:
@@ -195,10 +199,12 @@ class SupervisorActor(DispatchedActor):
 
     def _on_manager_drained(self, key: PoolKey) -> None:
         self._pools.pop(key, None)
+        self._quota.forget(key)
+        self._make_room()
         self._end_if_empty()
 
     def _end_if_empty(self) -> None:
-        if self._disposal is not None and not self._pools:
+        if self._disposals and not self._pools:
             self._deadline.close()
             self.stop()
 
@@ -206,8 +212,9 @@ class SupervisorActor(DispatchedActor):
         """Tell whoever waits for the disposal; after a foreign ``stop_all`` the managers were stopped likewise."""
         self._deadline.close()
         self._tell_all(Halt())
-        if self._disposal is not None:
-            self._disposal.done.set()
+        self._pools.clear()  # callers must not find managers that end
+        for disposal in self._disposals:
+            disposal.done.set()
 
     def on_crash(self, error: BaseException) -> None:
         """Stop everything: the client makes a new supervisor."""

@@ -278,7 +278,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         while self._ledger.wants_dial:
             if not self._quota.take(self._pool.key):
                 self._quota.want(self._pool.key, self._dispatcher.now)
-                self._tell_supervisor(RoomWanted(self._pool.key))
+                self._report(RoomWanted(self._pool.key))
                 return
             timeout = culprit.connect_timeout if culprit is not None else None
             self._ledger.dial(self._dial(timeout), culprit)
@@ -379,6 +379,7 @@ class TcpConnectionManagerActor(DispatchedActor):
             self._drop(connection)
             self._after_loss()
         else:  # it has been lent in the meantime: another may make the room
+            self._quota.roused(connection)
             self._tell_room_changed()
 
     def _on_drain(self, queued: Literal["finish", "fail"]) -> None:
@@ -478,7 +479,13 @@ class TcpConnectionManagerActor(DispatchedActor):
         if not self._ledger.wants_dial:
             self._quota.forget(self._pool.key)
         if self._quota.wanted_since != NEVER:
-            self._tell_supervisor(RoomChanged())
+            self._report(RoomChanged())
+
+    def _report(self, change: RoomWanted | RoomChanged) -> None:
+        """Have the supervisor look at who wants room: once for all that changed, or the messages would multiply."""
+        if not self._quota.is_reported:
+            self._quota.is_reported = True
+            self._tell_supervisor(change)
 
     def _close_timers(self) -> None:
         for timer in (self._eviction, self._expiry, self._retirement):

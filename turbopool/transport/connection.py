@@ -337,12 +337,15 @@ class Http1Connection:
             stream = self._stream = self._open_stream(exchange)
             exchange.deadline = self._read_deadline = NEVER  # from here on the reader's waits are bounded
             response = exchange.respond(parser.head, raw=None, source=stream, now=self._reactor.now)
+            stream.extensions = response.extensions
             if not exchange.succeed(response):  # cancelled in the meantime
                 self._finish(reusable=False)
                 return
         pieces, parser.pieces = parser.pieces, []
         wants_more = stream.feed(pieces) if pieces else True
         if parser.complete:
+            if parser.trailers:
+                stream.extensions["trailers"] = parser.trailers
             self._finish(reusable=self._is_reusable(exchange))
         elif not wants_more:
             self._watch(self._watched & ~READ)

@@ -118,8 +118,8 @@ class Dial:
             family, address = self._addresses.pop(0)
             try:
                 attempt = _Attempt(self, family, address)
-            except OSError as error:
-                self._errors.append(error)
+            except Exception as error:  # noqa: BLE001  # what connect() does not understand is no address either
+                self._errors.append(error if isinstance(error, OSError) else OSError(str(error)))
                 continue
             self._racing.append(attempt)
             if self._addresses:
@@ -243,7 +243,7 @@ class _Attempt:
             self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             with contextlib.suppress(BlockingIOError):  # it is under way
                 self.sock.connect(address)
-        except OSError:
+        except BaseException:
             self.sock.close()
             raise
         self._reactor.watch(self.sock.fileno(), self, WRITE)

@@ -23,6 +23,9 @@ class BodyStream:
         read_timeout: seconds to wait for bytes, or None.
         resume: called in the reading thread when the connection may go on.
         abort: called in the closing thread when the body was not read to its end.
+
+    Attributes:
+        extensions: the response's own, for what is known only at the end.
     """
 
     def __init__(
@@ -34,11 +37,12 @@ class BodyStream:
         self._abort = abort
         self._pieces: deque[bytes] = deque()
         self._held = 0
-        self._changed = threading.Condition(threading.Lock())
+        self._changed = threading.Condition()  # reentrant: a forgotten response may be collected, and closed, inside
         self._ended = False
         self._closed = False
         self._paused = False
         self._error: Exception | None = None
+        self.extensions: dict[str, object] = {}
 
     def feed(self, pieces: list[bytes]) -> bool:
         """Take what has come; return False when the connection should pause. Reactor's thread."""

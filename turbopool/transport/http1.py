@@ -262,8 +262,9 @@ class ResponseParser:
     def _receive_chunked(self, data: bytes) -> None:
         chunks = self._chunks
         assert chunks is not None  # noqa: S101  # made when the phase began
-        for piece in chunks.receive(data):
-            self._keep(piece)
+        pieces = chunks.receive(data)
+        if pieces:  # kept as one: chunks of a few bytes would cost a multiple of them in objects
+            self._keep(pieces[0] if len(pieces) == 1 else b"".join(pieces))
         if chunks.complete:
             self.trailers = chunks.trailers
             self.leftover = chunks.leftover

@@ -75,6 +75,6 @@ class Resolver:
 def _literal(host: str, port: int) -> list[Address] | None:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)
-    except OSError:
+    except (OSError, UnicodeError):  # no literal; whether it is a name is for the look-up to say
         return None
     return [(family, address) for family, _, _, _, address in found]

@@ -67,6 +67,9 @@ def write_request(
     if not _TOKEN.fullmatch(verb := _latin(method, "method")):
         msg = f"method {method!r} is not a token"
         raise InvalidRequest(msg, advice="use letters only, such as GET")
+    if verb == b"CONNECT":  # RFC 9110 section 9.3.6: what follows a 2xx answer is no response, but the tunnel
+        msg = "method CONNECT opens a tunnel, it is no request to a resource"
+        raise InvalidRequest(msg, advice="use another method")
     if not _TARGET.fullmatch(path := _latin(target, "target")):
         msg = f"the request target {target[:80]!r} holds a space or a control byte"
         raise InvalidRequest(msg, advice="percent-encode it")

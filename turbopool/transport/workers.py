@@ -6,7 +6,9 @@ A pool grows one thread at a time up to its cap, only while no thread is free, a
 from __future__ import annotations
 
 import logging
+import os
 import threading
+import weakref
 from collections import deque
 from collections.abc import Callable
 
@@ -16,6 +18,24 @@ _log = logging.getLogger("turbopool.workers")
 
 IDLE_SECONDS = 5.0
 """How long a thread without work stays."""
+
+
+_all: weakref.WeakSet[Workers] = weakref.WeakSet()
+_here = threading.local()
+
+
+def _after_fork() -> None:
+    _here.is_worker = False
+    for workers in list(_all):
+        workers.forget()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def on_worker() -> bool:
+    """Whether the calling thread is one of ours, which must not wait for one that may be joining it."""
+    return getattr(_here, "is_worker", False)
 
 
 class Workers:
@@ -29,13 +49,18 @@ class Workers:
     def __init__(self, name: str, cap: int) -> None:
         self._name = name
         self._cap = cap
-        self._tasks: deque[Callable[[], None]] = deque()
-        self._changed = threading.Condition(threading.Lock())
-        self._threads: set[threading.Thread] = set()
-        self._free = 0
         self._started = 0
         self._closed = False
         self._clock = SystemClock()
+        self.forget()
+        _all.add(self)
+
+    def forget(self) -> None:
+        """Begin anew in a forked child: the threads, and what they were to do, are the parent's."""
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._changed = threading.Condition()  # its lock is reentrant: a finalizer may submit in the middle of a submit
+        self._threads: set[threading.Thread] = set()
+        self._free = 0
 
     def submit(self, task: Callable[[], None]) -> None:
         """Run ``task`` on a thread of the pool. Callable from any thread.
@@ -71,6 +96,7 @@ class Workers:
                 thread.join(max(0.0, deadline - self._clock.now()))
 
     def _run(self) -> None:
+        _here.is_worker = True
         while (task := self._next()) is not None:
             try:
                 task()

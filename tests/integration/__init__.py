@@ -1,0 +1,1 @@
+"""The pool from end to end: a real client, real sockets, scripted servers."""
