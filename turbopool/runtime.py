@@ -14,9 +14,9 @@ from typing import Any, Literal
 from turbopool.actors import hub as hubs
 from turbopool.actors.base import bury, tell
 from turbopool.actors.messages import Abandon, AbandonAll, Dispose, Lease, WarmUp
+from turbopool.actors.pool import Pool, PoolSettings
 from turbopool.actors.quota import Quota
 from turbopool.actors.supervisor import SupervisorActor, SupervisorRef
-from turbopool.actors.tcp_manager import Pool, PoolSettings
 from turbopool.clock import NEVER
 from turbopool.config import ClientOptions
 from turbopool.config.timeouts import check_seconds

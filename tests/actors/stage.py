@@ -17,9 +17,9 @@ from turbopool import Request, Response
 from turbopool.actors.base import tell
 from turbopool.actors.dispatcher import Dispatcher, Runnable
 from turbopool.actors.messages import Abandon, Dispose, Lease, ManagerMessage
+from turbopool.actors.pool import Pool, PoolSettings
 from turbopool.actors.quota import Quota
 from turbopool.actors.supervisor import SupervisorActor
-from turbopool.actors.tcp_manager import Pool, PoolSettings
 from turbopool.clock import NEVER
 from turbopool.future import ResponseFuture
 from turbopool.stats import PoolKey, PoolStats

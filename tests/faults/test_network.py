@@ -20,6 +20,7 @@ from tests.servers.connection import Conn
 from tests.servers.proxy import ChaosProxy, Faults
 from tests.servers.raw import Handler, RawServer, always
 from tests.servers.wire import RawRequest, chunked, respond
+from tests.transport.scarcity import no_threads
 from turbopool import (
     Client,
     ConnectError,
@@ -29,6 +30,7 @@ from turbopool import (
     IncompleteRead,
     ReadError,
     ReadTimeout,
+    ResourceError,
     Timeout,
     TurboPoolError,
     WriteTimeout,
@@ -43,6 +45,7 @@ UNFRAMED = b"HTTP/1.1 200 OK\r\n\r\n" + BODY
 # -- N1, N2, N3, N5: no connection -----------------------------------------------------------------------
 
 
+@pytest.mark.concurrency
 def test_a_refused_connect_is_an_error_of_its_own_for_everybody_and_the_host_may_come_back() -> None:
     """FLT-N1: one attempt for all that wait."""
     with RawServer(healthy) as gone:
@@ -254,6 +257,7 @@ def test_a_stall_at_any_byte_is_a_read_timeout_and_the_connection_is_closed(answ
         assert_recovered(client, server, connections=len(answer) + 1)
 
 
+@pytest.mark.concurrency
 @pytest.mark.parametrize("answer", [_SHORT, _SHORT_CHUNKED], ids=["sized", "chunked"])
 def test_a_stall_at_any_byte_can_be_cancelled(answer: bytes) -> None:
     """FLT-N14: cancel wakes who waits, and closes the connection."""
@@ -344,6 +348,19 @@ def test_an_upload_that_nobody_reads_is_a_write_timeout_that_counts_its_bytes(ki
         assert_recovered(client, server, connections=2)
 
 
+def test_a_body_that_no_thread_can_draw_is_an_error_of_resources() -> None:
+    """FLT-N18: nothing of the request was sent."""
+    with RawServer(healthy) as server, Client(base_url=server.url) as client:
+        assert client.get("/x").content == NEXT
+        with no_threads(), pytest.raises(ResourceError) as caught:
+            client.post("/x", content=iter([b"hello"]))
+
+        assert (caught.value.processed, caught.value.request_sent) == ("no", False)
+        assert [request.method for request in server.requests] == ["GET"]
+        client.get("/x")
+        assert client.stats().leased == client.stats().waiting == 0
+
+
 def test_an_upload_that_is_read_slowly_but_steadily_is_no_timeout() -> None:
     """FLT-N15: the write timeout is for each wait."""
 
@@ -432,6 +449,7 @@ def test_an_upload_in_partial_sends_arrives_whole(
 # -- N17: an answer before the request is sent -----------------------------------------------------------
 
 
+@pytest.mark.concurrency
 @pytest.mark.parametrize("status", [413, 401, 200])
 @pytest.mark.parametrize("kind", ["bytes", "pieces"])
 @pytest.mark.parametrize("then", ["hold", "reset", "half-close"])

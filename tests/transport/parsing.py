@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import tracemalloc
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 from turbopool.transport.http1 import Limits, ResponseParser
 
+T = TypeVar("T")
 Fields = list[tuple[bytes, bytes]]
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -61,6 +64,21 @@ def fed(*segments: bytes, method: str = "GET", limits: Limits | None = None, in_
 def parse(*segments: bytes, method: str = "GET", limits: Limits | None = None) -> Parsed:
     """What a new parser knows after `segments`."""
     return Parsed.of(fed(*segments, method=method, limits=limits))
+
+
+def memory(action: Callable[[], T]) -> tuple[T, int, int]:
+    """What `action` returns, how many bytes it left allocated, and how many it had at most."""
+    was_tracing = tracemalloc.is_tracing()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        result = action()
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        if not was_tracing:
+            tracemalloc.stop()
+    return result, after - before, peak - before
 
 
 def bytewise(data: bytes) -> list[bytes]:

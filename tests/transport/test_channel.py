@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 from collections.abc import Iterator
@@ -163,6 +164,29 @@ def test_a_reset_is_an_error_and_never_quiet(ends: Ends) -> None:
     assert channel.receive() == b"unread by us"
     with pytest.raises(ConnectionResetError):
         channel.receive()
+    assert not channel.is_quiet()
+
+
+def test_a_reset_while_idle_is_not_quiet(ends: Ends) -> None:
+    """FLT-N8."""
+    channel = TcpChannel(ends[0])
+    ends[0].send(b"unread by them")
+    _arrived(ends[1])
+    ends[1].close()
+    select.select([ends[0]], [], [], 5)
+
+    assert not channel.is_quiet()
+
+
+def test_a_reset_while_idle_is_not_quiet_over_tls(ends: Ends, authority: Authority) -> None:
+    """FLT-N8."""
+    channel, _ = _shaken(ends, authority)
+    channel.receive()
+    channel.send(b"unread by them")
+    _arrived(ends[1])
+    ends[1].close()
+    select.select([ends[0]], [], [], 5)
+
     assert not channel.is_quiet()
 
 

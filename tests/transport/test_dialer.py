@@ -17,6 +17,7 @@ from tests.servers.connection import Conn
 from tests.servers.raw import Handler, RawServer
 from tests.transport.lookups import UNREACHABLE, ScriptedLookup, ipv4, ipv6
 from tests.transport.reactor import Turned
+from tests.transport.scarcity import no_descriptors, no_threads
 from turbopool.config.tls import TlsContext, TlsOptions, context_for
 from turbopool.errors import (
     ConnectError,
@@ -193,7 +194,7 @@ def test_an_address_no_socket_can_be_made_for_is_an_error_of_ours(turned: Turned
 
 def test_a_process_without_descriptors_says_so(turned: Turned) -> None:
     """FLT-N18."""
-    with refusing_port() as port, _dialing(turned, [ipv4(port)]) as dialing, _no_descriptors():
+    with refusing_port() as port, _dialing(turned, [ipv4(port)]) as dialing, no_descriptors():
         dialing.start()
 
         error = dialing.error()
@@ -203,21 +204,17 @@ def test_a_process_without_descriptors_says_so(turned: Turned) -> None:
     dialing.assert_nothing_is_left()
 
 
-@contextmanager
-def _no_descriptors() -> Iterator[None]:
-    """Lower the limit of this process to what it has open."""
-    import resource  # noqa: PLC0415  # for this one test
+def test_a_process_without_threads_cannot_look_names_up(turned: Turned) -> None:
+    """FLT-N5: the dial fails instead of waiting for a thread that will never come."""
+    with _dialing(turned, [UNREACHABLE]) as dialing:
+        with no_threads():
+            dialing.start()
+            assert type(dialing.error()) is DnsError
+        dialing.outcomes.clear()
+        dialing.start()
 
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with ExitStack() as stack:
-        highest = stack.enter_context(socket.socket()).fileno()
-        for _ in range(highest):  # fill the holes below it
-            highest = max(highest, stack.enter_context(socket.socket()).fileno())
-        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 1, hard))
-        try:
-            yield
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert type(dialing.error()) is ConnectError
+        assert len(dialing.lookup.asked) == 1
 
 
 # -- the name --------------------------------------------------------------------------------------------

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import time
-import tracemalloc
 
 import pytest
 
 from tests.servers.wire import chunked, respond
-from tests.transport.parsing import CHUNKED, OK, bytewise, fed, parse
+from tests.transport.parsing import CHUNKED, OK, bytewise, fed, memory, parse
 from turbopool.errors import IncompleteRead, LimitExceeded, RemoteProtocolError
 from turbopool.transport.http1 import Limits, ResponseParser
 from turbopool.transport.http1_chunks import ChunkedBody
@@ -522,12 +522,7 @@ def test_a_malformed_end_of_chunks_is_refused(end: bytes) -> None:
 @pytest.mark.parametrize("size", [b"8000000000000000", b"ffffffffffffffff", b"7fffffff"])
 def test_a_size_that_is_announced_costs_no_memory(size: bytes) -> None:
     """FLT-H16."""
-    tracemalloc.start()
-    try:
-        parser = fed(CHUNKED + size + b"\r\n", b"hello")
-        peak = tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
+    parser, _, peak = memory(lambda: fed(CHUNKED + size + b"\r\n", b"hello"))
 
     assert parser.body == b"hello"
     assert not parser.complete
@@ -547,12 +542,9 @@ def test_chunks_of_one_byte_are_slow_but_right() -> None:
     body = bytes(range(256)) * 400
     for size in (1, 2):
         data = chunked(body, size)
-        tracemalloc.start()
-        try:
-            parser = fed(CHUNKED, *[data[at : at + 65_536] for at in range(0, len(data), 65_536)])
-            kept = tracemalloc.get_traced_memory()[0]
-        finally:
-            tracemalloc.stop()
+        segments = [data[at : at + 65_536] for at in range(0, len(data), 65_536)]
+
+        parser, kept, _ = memory(functools.partial(fed, CHUNKED, *segments))
 
         assert parser.body == body
         assert kept < 2 * len(data)

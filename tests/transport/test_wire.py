@@ -112,6 +112,12 @@ def test_a_method_that_is_no_token_is_refused(method: str) -> None:
         _write(method)
 
 
+def test_a_tunnel_is_no_request() -> None:
+    """FLT retry 6: what would follow its answer is no response."""
+    with pytest.raises(InvalidRequest, match="CONNECT"):
+        _write("CONNECT")
+
+
 @pytest.mark.parametrize(
     "target", ["", "/a b", "/\r\n", "/ HTTP/1.1\r\nX: y\r\n\r\n", "/\0", "/\t", "/é", "/\x7f", "/\u4f60"]
 )

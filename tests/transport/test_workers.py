@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from turbopool.transport.workers import Workers
+from tests.transport.scarcity import no_threads
+from turbopool.transport.workers import Workers, on_worker
 
 
 def _named(name: str) -> list[threading.Thread]:
@@ -103,6 +104,31 @@ def test_a_task_that_raises_is_logged_and_its_thread_goes_on(caplog: pytest.LogC
     workers.close()
 
 
+def test_without_any_thread_to_be_had_a_task_is_refused() -> None:
+    workers, done = Workers("poor", 4), threading.Event()
+
+    with no_threads(), pytest.raises(RuntimeError, match="thread"):
+        workers.submit(done.set)
+
+    other = threading.Event()
+    workers.submit(other.set)
+    assert other.wait(10)
+    assert not done.is_set()  # what was refused is not done later
+    workers.close()
+
+
+def test_without_another_thread_to_be_had_a_task_waits_for_one_there_is() -> None:
+    workers, gate, done = Workers("poor", 4), threading.Event(), threading.Event()
+    workers.submit(_waiting_for(gate))
+
+    with no_threads():
+        workers.submit(done.set)
+    gate.set()
+
+    assert done.wait(10)
+    workers.close()
+
+
 def test_closing_finishes_what_was_submitted() -> None:
     workers, gate, done = Workers("closing", 1), threading.Event(), threading.Event()
     workers.submit(_waiting_for(gate))
@@ -113,6 +139,20 @@ def test_closing_finishes_what_was_submitted() -> None:
 
     assert done.is_set()
     assert _named("closing") == []
+
+
+def test_a_task_knows_that_it_runs_on_a_worker() -> None:
+    workers, seen, done = Workers("aware", 1), [on_worker()], threading.Event()
+
+    def task() -> None:
+        seen.append(on_worker())
+        done.set()
+
+    workers.submit(task)
+
+    assert done.wait(10)
+    assert [*seen, on_worker()] == [False, True, False]
+    workers.close()
 
 
 def test_closing_leaves_a_task_that_hangs_behind() -> None:

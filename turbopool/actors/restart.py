@@ -10,7 +10,7 @@ WITHIN = 10.0
 
 
 class RestartBudget:
-    """Restarts of one key. A key beyond its budget fails its requests until the window has moved on."""
+    """Restarts of one key. Beyond the budget, what waits is failed; a later request makes a manager anew."""
 
     __slots__ = ("_times",)
 

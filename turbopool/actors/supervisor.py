@@ -34,9 +34,10 @@ from turbopool.actors.messages import (
     SupervisorMessage,
     WarmUp,
 )
+from turbopool.actors.pool import Pool, PoolSettings
 from turbopool.actors.quota import Quota
 from turbopool.actors.restart import RestartBudget
-from turbopool.actors.tcp_manager import Pool, PoolSettings, TcpConnectionManagerActor
+from turbopool.actors.tcp_manager import TcpConnectionManagerActor
 from turbopool.stats import PoolKey
 from turbopool.transport.connection import Http1Connection
 from turbopool.transport.interfaces import Dialer

@@ -6,14 +6,12 @@ themselves run on the same thread and call :meth:`TcpConnectionManagerActor.on_r
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any, Literal, assert_never
 
 import pykka
 
 from turbopool.actors.base import DispatchedActor, tell
 from turbopool.actors.dispatcher import Dispatcher
-from turbopool.actors.ledger import Ledger
 from turbopool.actors.messages import (
     Abandon,
     AbandonAll,
@@ -36,62 +34,14 @@ from turbopool.actors.messages import (
     SupervisorMessage,
     WarmUp,
 )
+from turbopool.actors.pool import Pool
 from turbopool.actors.quota import Quota
 from turbopool.clock import NEVER
 from turbopool.errors import ClientDisposed, PoolFull, TurboPoolError
-from turbopool.stats import PoolKey, PoolStats
-from turbopool.transport.connection import ConnectionSettings, Http1Connection
+from turbopool.transport.connection import Http1Connection
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import Channel, Dial, Dialer
 from turbopool.transport.replay import ReplayBudget
-
-RETIRE_AFTER = 60.0
-"""Seconds without connections and requests after which a manager retires, so that thousands of hosts stay bounded."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolSettings:
-    """What a manager is told of the client's options."""
-
-    limit: int
-    max_pending: int
-    connect_timeout: float | None
-    connection: ConnectionSettings
-    retire_after: float = RETIRE_AFTER
-
-
-@dataclass(slots=True, kw_only=True)
-class Pool:
-    """What exists of a key outside its manager, so that it outlives a crash, and so that callers can read it."""
-
-    key: PoolKey
-    settings: PoolSettings
-    ledger: Ledger[Http1Connection, Dial, Exchange]
-    ref: pykka.ActorRef[TcpConnectionManagerActor] = field(init=False)
-    opened: int = 0
-    closed: int = 0
-    requests: int = 0
-    completed: int = 0
-    failed: int = 0
-    cancelled: int = 0
-
-    def counts(self) -> dict[str, int]:
-        """Return the numbers that errors carry."""
-        books = self.ledger
-        return {
-            "limit": books.limit,
-            "leased": len(books.leased),
-            "idle": len(books.idle),
-            "connecting": len(books.dialing),
-            "waiting": books.queued,
-        }
-
-    def snapshot(self) -> PoolStats:
-        """Return the pool's figures. Any thread."""
-        return PoolStats(
-            opened=self.opened, closed=self.closed, requests=self.requests, completed=self.completed,
-            failed=self.failed, cancelled=self.cancelled, **self.counts(),
-        )  # fmt: skip
 
 
 class TcpConnectionManagerActor(DispatchedActor):
@@ -235,6 +185,8 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def _grant(self, connection: Http1Connection, lessee: Exchange) -> None:
         self._pool.requests += 1
+        if self._draining:
+            connection.drain()
         lessee.granted(connection)
 
     def _must_close(self, connection: Http1Connection, now: float) -> bool:
@@ -386,6 +338,8 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._draining = True
         for connection in list(self._ledger.idle):
             self._drop(connection)
+        for connection in self._ledger.leased:
+            connection.drain()
         if queued == "fail":
             self._fail_queue("the client was disposed while the request waited in the queue")
         if not self._ledger.queued:

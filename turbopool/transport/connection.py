@@ -40,6 +40,8 @@ PROBE_AFTER = 0.001
 HINT_MARGIN = 1.0
 """Seconds by which ``Keep-Alive: timeout=`` is undercut, for what is on its way."""
 LIFETIME_JITTER = 0.1
+READER_PATIENCE = 30.0
+"""Seconds that a stream without a read timeout may stand unread while its owner drains."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +89,9 @@ class Http1Connection:
     """
 
     __slots__ = (
-        "_channel", "_closed", "_landlord", "_parser", "_reactor", "_read_deadline", "_sender", "_settings", "_stream",
-        "_timer", "_watched", "exchange", "expires_at", "idle_since", "idle_until", "key", "requests",
+        "_channel", "_closed", "_draining", "_landlord", "_parser", "_reactor", "_read_deadline", "_sender",
+        "_settings", "_stream", "_timer", "_watched", "exchange", "expires_at", "idle_since", "idle_until", "key",
+        "requests",
     )  # fmt: skip
 
     def __init__(
@@ -105,6 +108,7 @@ class Http1Connection:
         self._stream: BodyStream | None = None
         self._read_deadline = NEVER
         self._closed = False
+        self._draining = False
         self._watched = READ
         self.exchange: Exchange | None = None
         self.requests = 0
@@ -165,6 +169,12 @@ class Http1Connection:
     def abort(self) -> None:
         """End the exchange now, because its caller wants it no more, and close."""
         self._finish(reusable=False)
+
+    def drain(self) -> None:
+        """Learn that the owner stops: a stream has no deadline of its own, so one that nobody reads is ended."""
+        self._draining = True
+        if self.exchange is not None and self._stream is not None:
+            self._expect_reader(self.exchange)
 
     def kill(self, error: Exception) -> None:
         """End the exchange now with an error, and close; the landlord is not told, because it is the one who asks."""
@@ -341,6 +351,8 @@ class Http1Connection:
             if not exchange.succeed(response):  # cancelled in the meantime
                 self._finish(reusable=False)
                 return
+        if self._draining:
+            self._expect_reader(exchange)
         pieces, parser.pieces = parser.pieces, []
         wants_more = stream.feed(pieces) if pieces else True
         if parser.complete:
@@ -362,6 +374,13 @@ class Http1Connection:
     def _resume(self, exchange: Exchange) -> None:
         if self.exchange is exchange:
             self._watch(self._watched | READ)
+            if self._draining:
+                self._expect_reader(exchange)
+
+    def _expect_reader(self, exchange: Exchange) -> None:
+        patience = READER_PATIENCE if exchange.read_timeout is None else exchange.read_timeout
+        exchange.deadline = self._reactor.now + patience
+        self._rearm(exchange)
 
     def _abort_stream(self, exchange: Exchange) -> None:
         if self.exchange is exchange:
