@@ -296,13 +296,17 @@ def test_a_client_of_a_few_hosts_closes_them_all() -> None:
 
 def test_a_done_callback_may_dispose_the_client_and_waits_for_the_others() -> None:
     """BEH-C13, FLT-P12: a thread of ours that does not join itself."""
-    gate = Gate()
+    fast, slow, ended = threading.Event(), threading.Event(), threading.Event()
     after: list[object] = []
-    with RawServer(gate) as server:
+
+    def handler(conn: Conn) -> None:
+        request = conn.read_request()
+        (fast if request.target == "/fast" else slow).wait(10)
+        conn.send(echo(request))
+
+    with RawServer(handler) as server:
         client = Client(base_url=server.url)
         other = client.send_async("GET", "/slow")
-        server.wait_for_requests(1)
-        ended = threading.Event()
 
         def dispose(_: object) -> None:
             client.dispose()
@@ -310,8 +314,9 @@ def test_a_done_callback_may_dispose_the_client_and_waits_for_the_others() -> No
             ended.set()
 
         client.send_async("GET", "/fast").add_done_callback(dispose)
+        fast.set()
         eventually(lambda: client.is_disposed)
-        gate.opened.set()
+        slow.set()
 
         assert ended.wait(5)
         assert after == [True]

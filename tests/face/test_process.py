@@ -323,7 +323,7 @@ def test_clients_and_factories_can_be_made_and_started_while_another_thread_fork
         sys.setswitchinterval(1e-5)
         for churner in churners:
             churner.start()
-        for _ in range(40):
+        for _ in range(15):
             ended_well(child(work))
         over.set()
         for churner in churners:

@@ -1,4 +1,4 @@
-"""How long a request may take, as a whole and in each phase. Float seconds; None means no bound, 0 no patience."""
+"""How long a request may take, as a whole and in each phase. Float seconds; None or 0 means no bound."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class PhaseTimeouts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """The timeouts of one request. Whichever ends first ends the request.
+    """The timeouts of one request. Whichever ends first ends the request; None or 0 bounds nothing.
 
     Raises:
         ValueError: a value is negative, not finite or no number; the message names the field.
