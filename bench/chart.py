@@ -1,4 +1,4 @@
-"""A bar chart as SVG, written by hand."""
+"""A bar chart, as SVG written by hand and as text for a terminal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from html import escape
 
 WIDTH, LABELS, BAR, GAP, HEAD = 760, 150, 18, 6, 34
 """Pixels: the picture, its labels' column, a bar, the space after it, a group's heading."""
+
+COLUMNS = 50
+"""Characters of the longest bar in text."""
 
 OURS, THEIRS = "#1f6feb", "#9aa4b2"
 
@@ -31,6 +34,17 @@ def bars(title: str, groups: Mapping[str, Mapping[str, float]], *, ours: str) ->
     height = y + 10
     frame = f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" font-family="sans-serif">'
     return "\n".join([frame, '<rect width="100%" height="100%" fill="white"/>', *parts, "</svg>"]) + "\n"
+
+
+def lines(groups: Mapping[str, Mapping[str, float]]) -> str:
+    """Return the same bars as text, ``COLUMNS`` characters for the longest of a group."""
+    parts = []
+    for name, values in groups.items():
+        longest = max(values.values(), default=0.0)
+        parts.append(f"\n{name}")
+        for label, value in sorted(values.items(), key=lambda item: -item[1]):
+            parts.append(f"  {label:16} {'#' * round(COLUMNS * value / longest):{COLUMNS}} {value:9,.0f}")
+    return "\n".join(parts)
 
 
 def text(x: float, y: float, words: str, *, size: int = 12, anchor: str = "start") -> str:

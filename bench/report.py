@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from chart import bars
+from chart import bars, lines
 from scenarios import GOALS, ITSELF_CONNECTIONS, Cell, Goal, Scenario
 
 Result = dict[str, Any] | None
@@ -42,7 +42,8 @@ def write(
     }
     (folder / "chart.svg").write_text(bars("requests per second (median)", charted, ours=US))
     (folder / "figures.json").write_text(json.dumps({"how": how, "figures": figures, "failures": failures}, indent=1))
-    return f"{text}\n\nwritten to {folder}: report.md, chart.svg, figures.json"
+    chart = f"Requests per second (median)\n{lines(charted)}"
+    return f"{text}\n\n{chart}\n\nwritten to {folder}: report.md, chart.svg, figures.json"
 
 
 def peers_table(scenario: Scenario, figures: Figures) -> str:
