@@ -305,6 +305,16 @@ def test_request_beyond_the_bound_of_the_queue_is_refused_at_once_by_name(stage_
     assert refused.error.origin == "http://one.test:80"
 
 
+def test_requests_for_which_a_connection_is_being_opened_do_not_fill_the_queue(stage_of: StageOf) -> None:
+    """BEH-P11: a cold burst of as many as there may be connections is not a full queue, however short that is."""
+    stage = stage_of(limit=4, max_pending=1)
+
+    burst = [stage.send() for _ in range(6)]
+
+    assert [call.is_waiting for call in burst] == [True] * 5 + [False]
+    assert isinstance(burst[5].error, PoolFull)
+
+
 # -- cancelling --------------------------------------------------------------------------
 
 

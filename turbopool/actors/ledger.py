@@ -57,6 +57,11 @@ class Ledger(Generic[C, D, W]):
         return len(self.waiting) + len(self.returned)
 
     @property
+    def opening(self) -> int:
+        """How many who wait are not really queued: the connections that are being dialed, or may be, are for them."""
+        return self.limit - len(self.idle) - len(self.leased)
+
+    @property
     def wants_dial(self) -> bool:
         """Rule 3: whether another connection should be dialed now."""
         return (

@@ -122,7 +122,7 @@ class TcpConnectionManagerActor(DispatchedActor):
             return
         if self._grant_idle(lessee):
             return
-        if ledger.queued >= self._settings.max_pending:
+        if ledger.queued >= self._settings.max_pending + ledger.opening:
             self._refuse_full(lessee)
             return
         ledger.enqueue(lessee)
