@@ -21,7 +21,8 @@ from turbopool.errors import DeadlineExceeded
 from turbopool.models import Response
 from turbopool.transport.exchange import Exchange
 
-_log = logging.getLogger("turbopool.future")
+_log = logging.getLogger("concurrent.futures")
+"""Where Python reports what a done-callback raises; it is seen without any configuration."""
 
 GRACE = 1.0
 """Seconds after a request's deadline at which :meth:`ResponseFuture.result` ends by itself, whatever happened."""

@@ -175,7 +175,7 @@ class Runtime:
         if (
             pending > self.options.max_pending_requests + pool.ledger.limit
         ):  # the queue's bound, before the mailbox grows beyond it
-            msg = "too many requests wait for their manager"
+            msg = "too many requests wait for a connection"
             exchange.fail(PoolFull(
                 msg, origin=exchange.origin, phase="queue", may_retry=True, option="max_pending_requests",
                 waiting=pending, max_pending_requests=self.options.max_pending_requests,

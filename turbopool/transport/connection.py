@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from turbopool.clock import NEVER
 from turbopool.errors import (
+    ClientDisposed,
     DeadlineExceeded,
     ReadError,
     ReadTimeout,
@@ -245,7 +246,10 @@ class Http1Connection:
         if exchange is None:
             return
         if now >= exchange.deadline:
-            self._fail(exchange, self._late(DeadlineExceeded, "the deadline of the request passed", exchange))
+            if self._stream is not None:  # it has a deadline only while its owner drains
+                self._fail(exchange, self._late(ClientDisposed, "the client was disposed and nobody read on", exchange))
+            else:
+                self._fail(exchange, self._late(DeadlineExceeded, "the deadline of the request passed", exchange))
         elif now >= self._sender.write_deadline:
             self._fail(exchange, self._late(WriteTimeout, "the server stopped reading the request", exchange))
         elif now >= self._read_deadline:

@@ -140,7 +140,10 @@ class Dial:
             channel = TlsChannel(attempt.sock, self._dialer.contexts(self.key), self.key.host)
         except (ssl.SSLError, ValueError) as error:
             attempt.sock.close()
-            self._report(None, self._error(TlsError, f"TLS could not begin: {error}", "check the host name", error))
+            self._report(
+                None,
+                self._error(TlsError, f"TLS could not begin: {error}", "check verify=, cert= and the host name", error),
+            )
             return
         self._handshake = _Handshake(self, channel)
         self._handshake.on_ready(READ)
