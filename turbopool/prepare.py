@@ -74,7 +74,7 @@ class Defaults:
 
     def plain(self, method: str, url: UrlTypes) -> Prepared:
         """Prepare a request that has nothing but a method and a URL."""
-        present = (self.base_url, self.headers.raw, self.params, self.http_version, self.version_policy)
+        present = self._present()
         kept = self._kept
         if present != self._kept_for:  # a new dict: another thread may still fill the old one with what is outdated
             kept = self._kept = {}
@@ -85,10 +85,15 @@ class Defaults:
             return self.prepare(Request(method, url))
         if found is None:
             found = self.prepare(Request(method, url))
+            if self._present() != present:
+                return found  # changed while it was prepared, perhaps to what is not to be sent again
             if len(kept) >= _KEPT:
                 kept.clear()
             kept[method, url] = found
         return found
+
+    def _present(self) -> tuple[Any, ...]:
+        return (self.base_url, self.headers.raw, self.params, self.http_version, self.version_policy)
 
     def prepare(self, request: Request) -> Prepared:
         """Prepare any request.

@@ -185,9 +185,10 @@ class Runtime:
         return tell(pool.ref, Lease(exchange))  # a dead one retired, crashed or was stopped: the supervisor knows
 
     def _tell_supervisor(self, message: Lease | WarmUp) -> None:
-        while not tell(self._start(), message):
-            with self._lock:  # a foreign stop_all(), or a bug: begin anew
-                self._let_go()
+        while not tell(supervisor := self._start(), message):
+            with self._lock:  # a foreign stop_all(), or a bug: begin anew, unless another thread has done so
+                if self._supervisor is supervisor:
+                    self._let_go()
 
     def _start(self) -> SupervisorRef:
         """Return the supervisor, starting it first if need be."""

@@ -144,6 +144,18 @@ def test_connection_is_used_within_its_lifetime_and_not_beyond_it(stage_of: Stag
     assert channel.closed
 
 
+def test_idle_connection_is_closed_when_its_lifetime_ends(stage_of: StageOf) -> None:
+    """BEH-L2: it would not be handed out any more, and would keep its manager from retiring."""
+    stage = stage_of(idle_timeout=None, lifetime=100.0)
+    (channel,) = stage.idle()
+
+    stage.advance(89.0)
+    assert not channel.closed
+    stage.advance(11.0)
+
+    assert channel.closed
+
+
 def test_lifetimes_of_connections_differ_so_that_they_do_not_all_end_at_once(stage_of: StageOf) -> None:
     """BEH-L2."""
     stage = stage_of(lifetime=100.0, limit=20)

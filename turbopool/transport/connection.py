@@ -445,6 +445,8 @@ class Http1Connection:
         """End the exchange with an error that says what is known of the request, and close."""
         if not error.origin:
             error = error.with_(**self._facts(exchange, "recv" if self._parser.started else "wait"))
+        if self._stream is not None and self._parser.pieces:
+            self._stream.feed(self._parser.pieces)  # what came with the end that failed it
         self._stop_streams(error)
         self._reactor.announce(exchange.fail, error)
         self._finish(reusable=False)
