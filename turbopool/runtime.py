@@ -172,9 +172,8 @@ class Runtime:
 
     def _tell_manager(self, pool: Pool, exchange: Exchange) -> bool:
         pending = len(pool.ref.actor_inbox)  # type: ignore[arg-type]  # our own inbox
-        if (
-            pending > self.options.max_pending_requests + pool.ledger.limit
-        ):  # the queue's bound, before the mailbox grows beyond it
+        # The queue's bound, before the mailbox grows beyond it.
+        if pending > self.options.max_pending_requests + pool.ledger.limit:
             msg = "too many requests wait for a connection"
             exchange.fail(PoolFull(
                 msg, origin=exchange.origin, phase="queue", may_retry=True, option="max_pending_requests",

@@ -206,9 +206,8 @@ class TcpConnectionManagerActor(DispatchedActor):
             self._after_loss()
             return
         self._quota.rested(connection, self._pool.key)
-        ends = min(connection.idle_until, connection.expires_at)
-        if ends < self._eviction.due:
-            self._eviction.arm(ends)
+        if connection.idle_until < self._eviction.due:
+            self._eviction.arm(connection.idle_until)
         self._tell_room_changed()
 
     def _drop(self, connection: Http1Connection) -> None:
@@ -322,9 +321,9 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def _on_evict_idle(self) -> None:
         now = self._dispatcher.now
-        for connection in [one for one in self._ledger.idle if now >= min(one.idle_until, one.expires_at)]:
+        for connection in [one for one in self._ledger.idle if now >= one.idle_until]:
             self._drop(connection)
-        self._eviction.arm(min((min(one.idle_until, one.expires_at) for one in self._ledger.idle), default=NEVER))
+        self._eviction.arm(min((one.idle_until for one in self._ledger.idle), default=NEVER))
         self._after_loss()
 
     def _on_evict_one(self, connection: Http1Connection) -> None:

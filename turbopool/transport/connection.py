@@ -143,7 +143,7 @@ class Http1Connection:
         timeout = self._settings.idle_timeout
         until = NEVER if not timeout else now + timeout
         hint = self._parser.head.idle_hint if self._parser.head is not None else None
-        self.idle_until = until if hint is None else min(until, now + hint - HINT_MARGIN)
+        self.idle_until = min(until, self.expires_at, NEVER if hint is None else now + hint - HINT_MARGIN)
 
     def run(self, exchange: Exchange) -> None:
         """Send a request and deliver its response; the landlord hears of the end."""
