@@ -20,6 +20,9 @@ _SWITCH_INTERVALS = {"default-switching": None, "wild-switching": 1e-6}
 """Seconds between two switches of the interpreter; None keeps its own choice."""
 
 
+the_guard()  # wraps the socket module before any test module can import a function of it
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let a run choose another grace for the leak guard, in seconds."""
     parser.addini("leak_grace", "seconds a test has to give back what it took", default=str(GRACE))

@@ -1,15 +1,17 @@
-"""No test leaves this machine: connects and look-ups are watched by an audit hook.
+"""No test leaves this machine: every connect and look-up of this process is judged first.
 
-An audit hook sees every way to the socket module, C code of the standard library
-included, and patches nothing. It can never be removed, so there is one for the process,
-and it is switched on and off.
+The methods of `socket.socket` and `socket.getaddrinfo` are wrapped once, before anything
+that is under test is imported. An audit hook would need no wrapping, but CPython 3.11 runs
+one, with the GIL to lose, inside `sys.settrace`; two threads that start at that moment under
+a tracer then end with "another trace function is being installed".
 """
 
 from __future__ import annotations
 
 import functools
 import ipaddress
-import sys
+import socket
+from collections.abc import Callable
 
 _RESERVED = ("localhost", ".localhost", ".invalid")
 """Names that can be looked up: RFC 6761 lets them reach nobody."""
@@ -30,34 +32,57 @@ class LoopbackGuard:
         self.on = False
         self.refused: list[str] = []
 
-    def hook(self, event: str, args: tuple[object, ...]) -> None:
-        """Judge one audit event; runs in the thread that caused it.
+    def connects(self, address: object) -> None:
+        """Judge an address that is about to be connected or sent to.
 
         Raises:
-            OutsideLoopback: the event would leave the machine.
+            OutsideLoopback: it is not on this machine.
         """
-        if not self.on or not event.startswith("socket."):
-            return
-        if event in ("socket.connect", "socket.sendto", "socket.sendmsg"):
-            address = args[1]
-            host = address[0] if isinstance(address, tuple) else None  # str: a Unix socket
-            allowed = host is None or _is_local(host)
-        elif event == "socket.getaddrinfo":
-            host = args[0]
-            allowed = host is None or _is_local(host) or _is_literal(host)
-        else:
-            return
-        if not allowed:
-            self.refused.append(f"{event} {host!r}")
-            raise OutsideLoopback(f"tests stay on loopback, but there was {event} to {host!r}")
+        host = address[0] if isinstance(address, tuple) else None  # str and bytes: a Unix socket
+        if host is not None and not _is_local(host):
+            self._refuse("a connect to", host)
+
+    def looks_up(self, host: object) -> None:
+        """Judge a name that is about to be looked up.
+
+        Raises:
+            OutsideLoopback: a name server would be asked for it.
+        """
+        if host is not None and not _is_local(host) and not _is_literal(host):
+            self._refuse("a look-up of", host)
+
+    def _refuse(self, what: str, host: object) -> None:
+        if self.on:
+            self.refused.append(f"{what} {host!r}")
+            raise OutsideLoopback(f"tests stay on loopback, but there was {what} {host!r}")
 
 
 @functools.cache
 def the_guard() -> LoopbackGuard:
     """The one guard of this process; the first call installs it."""
     guard = LoopbackGuard()
-    sys.addaudithook(guard.hook)
+    for name in ("connect", "connect_ex", "sendto"):
+        setattr(socket.socket, name, _judged(getattr(socket.socket, name), guard))
+    lookup: Callable[..., object] = socket.getaddrinfo
+
+    @functools.wraps(lookup)
+    def getaddrinfo(host: object, *args: object, **kwargs: object) -> object:
+        guard.looks_up(host)
+        return lookup(host, *args, **kwargs)
+
+    setattr(socket, "getaddrinfo", getaddrinfo)  # noqa: B010 - the wrapper has no such type
     return guard
+
+
+def _judged(method: Callable[..., object], guard: LoopbackGuard) -> Callable[..., object]:
+    """A socket's `method`, which takes the peer's address last, behind the guard."""
+
+    @functools.wraps(method)
+    def judged(self: socket.socket, *args: object) -> object:
+        guard.connects(args[-1])
+        return method(self, *args)
+
+    return judged
 
 
 def _is_local(host: object) -> bool:

@@ -111,7 +111,7 @@ def test_guards_of_conftest_fail_exactly_the_tests_that_break_a_rule(tmp_path: P
     assert errors == {"test_that_keeps_a_socket", "test_that_keeps_a_thread", "test_that_leaves_the_machine"}
     assert "6 passed, 3 errors" in lines[-1], run.stdout
     assert "thread 'forgotten' (daemon=True)" in run.stdout
-    assert "socket.connect '192.0.2.1'" in run.stdout
+    assert "a connect to '192.0.2.1'" in run.stdout
     intervals = [line for line in lines if line.startswith("interval ")]
     assert sorted(intervals) == ["interval 0.005", "interval 1e-06"]
 
