@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json as json_codec
 import os
+import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import Any, Protocol, runtime_checkable
@@ -42,13 +43,16 @@ class Body:
         length: its size in bytes when known; otherwise it is sent chunked.
     """
 
-    __slots__ = ("_source", "_start", "length", "started")
+    __slots__ = ("_drawn", "_source", "_start", "_turn", "length", "started")
 
     def __init__(self, source: Readable | Iterable[bytes], length: int | None) -> None:
         self._source = source
         self._start = _position(source)
         self.length = length
+        self._turn = threading.Lock()
+        self._drawn = False
         self.started = False
+        """Set by whoever is about to draw from it, before it does."""
 
     @property
     def rewindable(self) -> bool:
@@ -57,10 +61,14 @@ class Body:
 
     def pieces(self) -> Generator[bytes, None, None]:
         """Yield the body from its beginning. Runs the caller's code: worker threads only."""
+        with self._turn:  # an attempt that was given up may still be reading: two would take from each other
+            yield from self._draw()
+
+    def _draw(self) -> Generator[bytes, None, None]:
         source = self._source
-        if self.started and self._start is not None:
+        if self._drawn and self._start is not None:
             source.seek(self._start)  # type: ignore[union-attr]  # a start is known of seekable sources alone
-        self.started = True
+        self._drawn = self.started = True
         if isinstance(source, Readable):
             left = FILE_PIECE if self.length is None else self.length
             while left and (piece := _checked(source.read(min(left, FILE_PIECE)))):  # reading beyond it might block
@@ -150,9 +158,9 @@ def _encode_content(value: object, name: str) -> bytes | Body:
 def _encode_text(text: str, name: str) -> bytes:
     try:
         return text.encode()
-    except UnicodeEncodeError as error:
+    except UnicodeEncodeError:
         msg = f"{name}= holds text that UTF-8 cannot encode"
-        raise InvalidRequest(msg, advice="remove lone surrogates, or pass bytes") from error
+        raise InvalidRequest(msg, advice="remove lone surrogates, or pass bytes") from None
 
 
 def _encode_file(source: Readable) -> bytes | Body:

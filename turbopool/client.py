@@ -7,9 +7,10 @@ that happens later is set on the future.
 from __future__ import annotations
 
 import logging
+import sys
 import time
-from collections.abc import Generator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, Literal, Protocol, Self, Unpack, cast, overload
 
@@ -112,7 +113,7 @@ class Client:
             self._refuse_disposed()
             return self._external.send_async(*_as_call(request, url, parts))  # type: ignore[return-value]
         timeout = parts.pop("timeout", UNSET) if parts else UNSET
-        return self._submit(self._prepare(request, url, parts, timeout), timeout, in_memory=True)
+        return self._submit(self._prepare(request, url, parts, timeout), timeout)
 
     @overload
     def send(self, request: Request, /) -> Response: ...
@@ -163,22 +164,20 @@ class Client:
         """Send an OPTIONS request; see :meth:`send`."""
         return self.send("OPTIONS", url, **parts)
 
-    @contextmanager
-    def stream(self, method: str, url: UrlTypes, **parts: Unpack[RequestParts]) -> Generator[Response, None, None]:
+    def stream(self, method: str, url: UrlTypes, **parts: Unpack[RequestParts]) -> AbstractContextManager[Response]:
         """Send a request; the block gets the response once its head is there, and draws the body as it reads.
 
         The total timeout ends with the head; from then on ``Timeout(read=)`` bounds each wait for bytes (default: the
-        total). Leaving the block gives the connection back; it is closed if the body was not read to its end.
+        total). Leaving the block gives the connection back; it is closed if the body was not read to its end. So it is
+        when the response is dropped without a block, with a ``ResourceWarning`` that names the caller's line.
         """
         if self._external is not None:
             self._refuse_disposed()
-            with self._external.stream(method, url, parts) as response:
-                yield response
-            return
+            return self._external.stream(method, url, parts)
         timeout = parts.pop("timeout", UNSET)
-        response = _wait(self._submit(self._prepare(method, url, parts, timeout), timeout, in_memory=False))
-        with response:
-            yield response
+        caller = sys._getframe(1)  # noqa: SLF001  # a whole stack would cost more than the request
+        made_at = f"{caller.f_code.co_filename}:{caller.f_lineno}"
+        return _Streaming(lambda: self._submit(self._prepare(method, url, parts, timeout), timeout, made_at=made_at))
 
     def _prepare(
         self, request: Request | str, url: UrlTypes | None, parts: RequestParts, timeout: TimeoutTypes | Unset
@@ -195,17 +194,20 @@ class Client:
             return self._defaults.plain(request, url)
         return self._defaults.prepare(Request(request, url, **parts))
 
-    def _submit(self, prepared: Prepared, timeout: TimeoutTypes | Unset, *, in_memory: bool) -> ResponseFuture:
+    def _submit(
+        self, prepared: Prepared, timeout: TimeoutTypes | Unset, *, made_at: str | None = None
+    ) -> ResponseFuture:
+        """Send; the response is streamed if it is known where it was ``made_at``."""
         if self._disposed:
             self._refuse_disposed()
         total, phases = self._limits(prepared.request, timeout)
         exchange = Exchange(
             prepared.request, prepared.url, prepared.key, prepared.wire, self._scope,
-            now=time.monotonic(), total=total, body_limit=self.settings.max_buffered_body, in_memory=in_memory,
+            now=time.monotonic(), total=total, body_limit=self.settings.max_buffered_body, made_at=made_at,
         )  # fmt: skip
         if phases is not None:
             _set_phases(exchange, phases)
-        if not in_memory and exchange.read_timeout is None:
+        if made_at is not None and exchange.read_timeout is None:
             exchange.read_timeout = total
         future = ResponseFuture(exchange, self._runtime)
         self._runtime.submit(exchange)
@@ -376,6 +378,7 @@ class Client:
 
 def _set_phases(exchange: Exchange, phases: Timeout) -> None:
     if phases.queue:
+        exchange.queue_timeout = phases.queue
         exchange.queue_deadline = min(exchange.deadline, exchange.asked_at + phases.queue)
     exchange.connect_timeout = phases.connect  # 0 stays: no limit, where None is the client's
     exchange.write_timeout = phases.write or None
@@ -390,6 +393,25 @@ def _as_call(request: Request | str, url: UrlTypes, parts: RequestParts) -> tupl
     if request.timeout is not UNSET:
         given["timeout"] = request.timeout
     return request.method, request.url, {name: value for name, value in given.items() if value is not None}
+
+
+class _Streaming(AbstractContextManager[Response]):
+    """The block of a streamed response."""
+
+    __slots__ = ("_response", "_send")
+
+    def __init__(self, send: Callable[[], ResponseFuture]) -> None:
+        self._send = send
+        self._response: Response | None = None
+
+    def __enter__(self) -> Response:
+        self._response = _wait(self._send())
+        return self._response
+
+    def __exit__(self, *_: object) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
 
 
 def _wait(future: ResponseFuture) -> Response:

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 from _thread import LockType, allocate_lock
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol
 
-from turbopool.clock import NEVER
 from turbopool.errors import DeadlineExceeded
 from turbopool.models import Response
 from turbopool.transport.exchange import Exchange
@@ -24,6 +22,8 @@ from turbopool.transport.exchange import Exchange
 _log = logging.getLogger("concurrent.futures")
 """Where Python reports what a done-callback raises; it is seen without any configuration."""
 
+PATROL = 30.0
+"""Seconds between two looks at the runtime, for a request without a deadline."""
 GRACE = 1.0
 """Seconds after a request's deadline at which :meth:`ResponseFuture.result` ends by itself, whatever happened."""
 
@@ -37,6 +37,10 @@ class Host(Protocol):
 
     def abandon(self, exchange: Exchange) -> None:
         """Free what a cancelled request holds."""
+        ...
+
+    def check(self) -> None:
+        """Look whether what should answer still works."""
         ...
 
     def run_callback(self, task: Callable[[], None]) -> None:
@@ -221,18 +225,21 @@ class ResponseFuture(Future[Response]):
                 self._sleepers = [sleeper]
             else:
                 self._sleepers.append(sleeper)
-        deadline = exchange.deadline
-        own = threading.TIMEOUT_MAX if deadline == NEVER else max(0.0, deadline - time.monotonic()) + GRACE
-        if timeout is not None and timeout < own:
-            if not sleeper.acquire(timeout=max(timeout, 0.0)):
+        now, own = time.monotonic(), exchange.deadline + GRACE
+        end = own if timeout is None else min(own, now + timeout)
+        while not sleeper.acquire(timeout=max(0.0, min(end - now, PATROL))):
+            now = time.monotonic()
+            if now >= own:
+                msg = "the runtime did not answer by the request's deadline"
+                if self.fail(DeadlineExceeded(msg, origin=exchange.origin, processed="maybe", grace=GRACE)):
+                    self._host.abandon(exchange)
+            elif now >= end:
                 with self._condition:
                     if not self.settled:  # or it is being woken this very moment
                         self._sleepers.remove(sleeper)
                         raise TimeoutError
-        elif not sleeper.acquire(timeout=min(own, threading.TIMEOUT_MAX)):
-            msg = "the runtime did not answer by the request's deadline"
-            if self.fail(DeadlineExceeded(msg, origin=exchange.origin, processed="maybe", grace=GRACE)):
-                self._host.abandon(exchange)
+                return
+            self._host.check()
 
     def _call_back(self) -> None:
         """Call the callbacks where they belong: asyncio's own at once, the caller's on a worker thread."""

@@ -163,9 +163,10 @@ def encode_field(name: Text, value: Text) -> tuple[bytes, bytes]:
     if isinstance(value, str):
         try:
             value = value.encode("latin-1")
-        except UnicodeEncodeError as error:
+        except UnicodeEncodeError:
             msg = f"the value of header {_show(raw_name)} is not latin-1 text"
-            raise InvalidRequest(msg, advice="encode it to bytes yourself, or percent-encode it") from error
+            # From None, here and elsewhere: such a cause shows the text, which may be a secret.
+            raise InvalidRequest(msg, advice="encode it to bytes yourself, or percent-encode it") from None
     elif not isinstance(value, bytes):
         msg = f"the value of header {_show(raw_name)} is of type {type(value).__name__}"
         raise InvalidRequest(msg, advice="pass str or bytes")

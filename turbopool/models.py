@@ -15,7 +15,7 @@ from turbopool.bodies import ContentTypes, FormTypes
 from turbopool.decoding import Decoder, decode
 from turbopool.errors import HTTPStatusError, LimitExceeded, StreamConsumed
 from turbopool.headers import Headers, HeaderTypes
-from turbopool.urls import QueryTypes, SupportsStr
+from turbopool.urls import QueryTypes, SupportsStr, parse_url
 
 UrlTypes = str | SupportsStr
 """What a URL may be given as."""
@@ -98,7 +98,7 @@ class Request:
         self.extensions = extensions or {}
 
     def __repr__(self) -> str:
-        return f"<Request {self.method} {self.url}>"
+        return f"<Request {self.method} {_shown(self.url)}>"
 
 
 class BodySource(Protocol):
@@ -225,7 +225,9 @@ class Response:
         if self._content is None:
             if self._raw is None:
                 msg = "the body of a streamed response is not in memory"
-                raise StreamConsumed(msg, origin=self._url, advice="call read() first, or iterate over it")
+                raise StreamConsumed(
+                    msg, origin=parse_url(self._url).origin, advice="call read() first, or iterate over it"
+                )
             encodings = self._encodings()
             self._content = decode(self._raw, encodings, limit=self._limit) if encodings else self._raw
         return self._content
@@ -248,7 +250,7 @@ class Response:
         if not self.is_error:
             return self
         kind = "client error" if self.is_client_error else "server error"
-        msg = f"{kind} {self.status_code} {self.reason_phrase} for {self.request.method} {self.url}"
+        msg = f"{kind} {self.status_code} {self.reason_phrase} for {self.request.method} {_shown(self.url)}"
         raise HTTPStatusError(msg, request=self.request, response=self, request_sent=True, processed="yes")
 
     def read(self) -> bytes:
@@ -265,7 +267,9 @@ class Response:
             if size > self._limit:
                 self.close()
                 msg = "the response body is too large to be kept in memory"
-                raise LimitExceeded(msg, origin=self._url, option="max_buffered_body", limit=self._limit)
+                raise LimitExceeded(
+                    msg, origin=parse_url(self._url).origin, option="max_buffered_body", limit=self._limit
+                )
         return b"".join(pieces)
 
     def iter_raw(self, chunk_size: int | None = None) -> Iterator[bytes]:
@@ -320,7 +324,9 @@ class Response:
         source = self._source
         if source is None or self._consumed:
             msg = "the body of this response was read before"
-            raise StreamConsumed(msg, origin=self._url, advice="keep what was read, or send the request again")
+            raise StreamConsumed(
+                msg, origin=parse_url(self._url).origin, advice="keep what was read, or send the request again"
+            )
         self._consumed = True
         try:
             while piece := source.read():
@@ -350,6 +356,11 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<Response [{self.status_code} {self.reason_phrase}]>"
+
+
+def _shown(url: UrlTypes) -> str:
+    """Return what of a URL may be shown to anybody: it without credentials, query and fragment."""
+    return re.sub("//[^/]*@", "//", re.split("[?#]", str(url), maxsplit=1)[0])
 
 
 def _codec(charset: str) -> str:

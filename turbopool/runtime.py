@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from turbopool.actors import hub as hubs
-from turbopool.actors.base import bury, tell
-from turbopool.actors.messages import Abandon, AbandonAll, Dispose, Lease, WarmUp
+from turbopool.actors import refusals
+from turbopool.actors.base import bury, tell, unread
+from turbopool.actors.messages import Abandon, AbandonAll, Acknowledge, Dispose, Lease, Reclaim, WarmUp
 from turbopool.actors.pool import Pool, PoolSettings
 from turbopool.actors.quota import Quota
 from turbopool.actors.supervisor import SupervisorActor, SupervisorRef
@@ -21,12 +22,12 @@ from turbopool.clock import NEVER
 from turbopool.config import ClientOptions
 from turbopool.config.timeouts import check_seconds
 from turbopool.config.tls import TlsContext, context_for
-from turbopool.errors import ClientDisposed, PoolFull
+from turbopool.errors import ClientDisposed, ManagerCrashed, PoolFull, ResourceError
 from turbopool.stats import PoolKey, RuntimeStats
-from turbopool.transport.connection import ConnectionSettings
 from turbopool.transport.dialer import Dialer
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.http1 import Limits
+from turbopool.transport.landlord import ConnectionSettings
 from turbopool.transport.workers import on_worker
 
 _ALPN = {"1.0": (), "1.1": ("http/1.1",)}
@@ -71,11 +72,28 @@ class Runtime:
         if self._disposed:
             raise self._refusal()
         pool, hub = self._pools.get(exchange.key), self._hub
-        if pool is None or hub is None or not hub.dispatcher.is_alive or not self._tell_manager(pool, exchange):
-            self._tell_supervisor(Lease(exchange))
-        if self._disposed and ((hub := self._hub) is None or not hub.dispatcher.is_alive):
-            # Disposed while it was told, and perhaps nobody was left to read the message; those who live answer it.
-            exchange.fail(self._refusal().with_(processed="maybe") if exchange.sent else self._refusal())
+        if pool is None or hub is None or hub.is_lost(exchange.asked_at) or not self._tell_manager(pool, exchange):
+            try:
+                hub = self._tell_supervisor(Lease(exchange))
+            except ResourceError as error:  # what happens after the preparation is the future's
+                exchange.fail(error.with_(origin=exchange.origin))
+                return
+        if hub.dispatcher.has_ended:  # while it was told, and perhaps nobody was left to read the message
+            is_over, sent = self.is_disposed, exchange.was_sent
+            ended = RuntimeError("it has ended")
+            exchange.fail(refusals.disposed(exchange.origin, sent=sent) if is_over else _lost(exchange, ended))
+
+    def check(self) -> None:
+        """Look whether the dispatcher still works; if not, everything under way is failed. For whoever waits long."""
+        hub = self._hub
+        if hub is not None:
+            hub.is_lost(hub.dispatcher.clock_now())
+
+    def on_hub_lost(self, hub: hubs.Hub, error: BaseException) -> None:
+        """Fail what was under way; the next request starts anew. Called by whichever thread learned it first."""
+        with self._lock:
+            if self._hub is hub:
+                self._let_go(error)
 
     def abandon(self, exchange: Exchange) -> None:
         """Take a request back that its caller wants no more."""
@@ -105,6 +123,7 @@ class Runtime:
 
         Raises:
             ClientDisposed: no new work is taken.
+            ResourceError: the dispatcher could not be started.
         """
         if self._disposed:
             raise self._refusal()
@@ -137,7 +156,8 @@ class Runtime:
             raise
         finally:
             if first:
-                self._let_go()
+                with self._lock:  # the hub's thread may be dying at this very moment
+                    self._let_go()
                 self._released.set()
         if not first and not on_worker():  # whom the first may be waiting for
             self._released.wait(_PATIENCE)
@@ -167,7 +187,7 @@ class Runtime:
         finished = threading.Event()
         if not tell(supervisor, Dispose(queued, deadline, finished)):
             return
-        while not finished.wait(_PATIENCE) and hub.dispatcher.is_alive and now() < deadline + _PATIENCE:
+        while not finished.wait(_PATIENCE) and not hub.is_lost(now()) and now() < deadline + _PATIENCE:
             pass
 
     def _tell_manager(self, pool: Pool, exchange: Exchange) -> bool:
@@ -183,33 +203,39 @@ class Runtime:
             return True
         return tell(pool.ref, Lease(exchange))  # a dead one retired, crashed or was stopped: the supervisor knows
 
-    def _tell_supervisor(self, message: Lease | WarmUp) -> None:
-        while not tell(supervisor := self._start(), message):
+    def _tell_supervisor(self, message: Lease | WarmUp) -> hubs.Hub:
+        while True:
+            hub, supervisor = self._start()
+            if tell(supervisor, message):
+                return hub
             with self._lock:  # a foreign stop_all(), or a bug: begin anew, unless another thread has done so
                 if self._supervisor is supervisor:
                     self._let_go()
 
-    def _start(self) -> SupervisorRef:
-        """Return the supervisor, starting it first if need be."""
+    def _start(self) -> tuple[hubs.Hub, SupervisorRef]:
+        """Return the hub and the supervisor, starting them first if need be."""
         with self._lock:
             if self._disposed:
                 raise self._refusal()
-            if self._hub is not None and not self._hub.dispatcher.is_alive:
+            if self._hub is not None and self._hub.dispatcher.has_ended:
                 self._let_go()
+            try:
+                hub = self._hub = self._hub or hubs.acquire(self, own=self.options.own_dispatcher)
+            except (OSError, RuntimeError) as error:
+                raise refusals.not_started(error) from error
             if self._supervisor is None:
-                self._hub = self._hub or hubs.acquire(own=self.options.own_dispatcher)
-                self._supervisor = self._start_supervisor(self._hub)
-            return self._supervisor
+                self._supervisor = self._start_supervisor(hub)
+            return hub, self._supervisor
 
-    def _let_go(self) -> None:
-        actors = [*(pool.ref for pool in self._pools.values()), self._supervisor]
+    def _let_go(self, error: BaseException | None = None) -> None:
+        """Give up the actors and the hub; if its thread ended of ``error``, nobody else fails what was under way."""
+        hub = self._hub
+        if hub is not None and hub.dispatcher.has_ended:
+            _forsake(self._supervisor, list(self._pools.values()), error or RuntimeError("it has ended"))
         self._pools = {}
-        self._supervisor = None
-        hub, self._hub = self._hub, None
+        self._hub = self._supervisor = None
         if hub is not None:
-            if not hub.dispatcher.is_alive:
-                bury(*actors)
-            hubs.release(hub)
+            hubs.release(self, hub)
 
     def _start_supervisor(self, hub: hubs.Hub) -> SupervisorRef:
         options = self.options
@@ -229,11 +255,18 @@ class Runtime:
                 max_pending=options.max_pending_requests,
                 connect_timeout=options.connect_timeout or None,
                 connection=settings,
+                reconnect=options.reconnect,
+                min_idle=options.http1.min_idle_connections,
             )
 
-        dialer = Dialer(hub.dispatcher, hub.resolver, self._context_for)
+        def reclaim(go_on: Callable[[], None]) -> None:
+            if not tell(supervisor, Reclaim(go_on)):
+                go_on()
+
+        dialer = Dialer(hub.dispatcher, hub.resolver, self._context_for, reclaim)
         quota = Quota(options.max_conns_per_host, options.max_total_connections)
-        return SupervisorActor.start(hub.dispatcher, dialer, quota, settings_for, self._pools)
+        supervisor = SupervisorActor.start(hub.dispatcher, dialer, quota, settings_for, self._pools)
+        return supervisor
 
     def _context_for(self, key: PoolKey) -> TlsContext:
         return context_for(self.tls, _ALPN[key.version])
@@ -241,6 +274,27 @@ class Runtime:
     def _refusal(self) -> ClientDisposed:
         msg = "the client was disposed"
         return ClientDisposed(msg, advice="make a new client, or dispose later")
+
+
+def _forsake(supervisor: SupervisorRef | None, pools: list[Pool], error: BaseException) -> None:
+    """Fail all that the actors and the pools of a lost thread hold."""
+    actors = [pool.ref for pool in pools] + ([] if supervisor is None else [supervisor])
+    bury(*actors)  # nothing is told to them from now on
+    for pool in pools:
+        pool.forsake(lambda sent, key=pool.key: _crash(key, error, sent=sent))  # type: ignore[misc]
+    for message in unread(actors):
+        if isinstance(message, Lease):
+            message.lessee.fail(_lost(message.lessee, error))
+        elif isinstance(message, AbandonAll | Acknowledge | Dispose):
+            message.done.set()
+
+
+def _crash(key: PoolKey, error: BaseException, *, sent: int) -> ManagerCrashed:
+    return refusals.crashed(key, error, sent=sent, what="the dispatcher's thread")
+
+
+def _lost(exchange: Exchange, error: BaseException) -> ManagerCrashed:
+    return _crash(exchange.key, error, sent=exchange.was_sent)
 
 
 def check_disposal(drain_timeout: float | None, queued: str) -> None:

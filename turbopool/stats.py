@@ -39,7 +39,7 @@ class PoolKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolStats:
-    """One key's pool at one moment. The counters since the pool's birth end at the last four fields."""
+    """One key's pool at one moment. Counters are since the pool's birth."""
 
     limit: int
     """The most connections the key may have."""
@@ -63,6 +63,13 @@ class PoolStats:
     """Requests ended by an error."""
     cancelled: int
     """Requests taken back by their caller."""
+    replays: int
+    """Requests sent again, because their connection died and it was safe."""
+    reconnects: int
+    """Dials made to come back after a drop."""
+    state: str
+    """``cold``: never answered; ``open``: answered last; ``reconnecting``: requests wait until the server is back;
+    ``failing``: the attempts have ended, requests fail at once while the server is looked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,3 +117,13 @@ class RuntimeStats:
     def requests(self) -> int:
         """Requests handed to a connection, by the pools that still exist."""
         return self._sum("requests")
+
+    @property
+    def replays(self) -> int:
+        """Requests sent again, by the pools that still exist."""
+        return self._sum("replays")
+
+    @property
+    def reconnects(self) -> int:
+        """Dials made to come back after a drop, by the pools that still exist."""
+        return self._sum("reconnects")

@@ -163,9 +163,9 @@ def query_string(params: QueryTypes) -> str:
         return _quote(params.removeprefix("?").replace("#", "%23"))
     try:
         return urlencode(query_pairs(params))
-    except UnicodeEncodeError as error:
+    except UnicodeEncodeError:
         msg = "params hold text that UTF-8 cannot encode"
-        raise InvalidRequest(msg, advice="remove lone surrogates") from error
+        raise InvalidRequest(msg, advice="remove lone surrogates") from None
 
 
 def _with_query(url: Url, query: str) -> Url:
@@ -275,9 +275,9 @@ def _target(folder: str, reference: str) -> str:
 def _quote(text: str) -> str:
     try:
         return _UNSAFE.sub(_percent, text)
-    except UnicodeEncodeError as error:
+    except UnicodeEncodeError:
         msg = "the URL holds text that UTF-8 cannot encode"
-        raise InvalidRequest(msg, advice="remove lone surrogates") from error
+        raise InvalidRequest(msg, advice="remove lone surrogates") from None
 
 
 def _percent(found: re.Match[str]) -> str:

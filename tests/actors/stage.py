@@ -9,86 +9,32 @@ fails if anything is left: a request without an outcome, a channel, a dial, a ti
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from typing import Literal, TypedDict, Unpack
+from typing import Literal, Unpack
 
+from tests.actors.calls import Call, Parts
 from tests.servers.wire import respond
-from turbopool import Request, Response
+from turbopool import ReconnectOptions, Request
+from turbopool.actors import refusals
 from turbopool.actors.base import tell
 from turbopool.actors.dispatcher import Dispatcher, Runnable
 from turbopool.actors.messages import Abandon, Dispose, Lease, ManagerMessage
 from turbopool.actors.pool import Pool, PoolSettings
 from turbopool.actors.quota import Quota
-from turbopool.actors.supervisor import SupervisorActor
+from turbopool.actors.supervisor import SupervisorActor, SupervisorRef
 from turbopool.clock import NEVER
-from turbopool.future import ResponseFuture
 from turbopool.stats import PoolKey, PoolStats
-from turbopool.transport.connection import ConnectionSettings, Http1Connection
+from turbopool.transport.connection import Http1Connection
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.http1 import Limits
+from turbopool.transport.landlord import ConnectionSettings
 from turbopool.transport.memory import FakeClock, MemoryChannel, MemoryDial, MemoryDialer, MemoryPoller, MemoryWaker
 from turbopool.transport.wire import write_request
+
+__all__ = ["KEY", "OTHER", "THIRD", "Call", "Parts", "Stage"]
 
 KEY = PoolKey.of("http", "one.test")
 OTHER = PoolKey.of("http", "other.test")
 THIRD = PoolKey.of("http", "third.test")
-
-
-class Parts(TypedDict, total=False):
-    """What a request may differ in: GET, without a bound on time, by default. Times are seconds."""
-
-    method: str
-    timeout: float | None
-    queue: float
-    connect: float | None
-    owner: object
-
-
-class _Host:
-    """Where the futures live."""
-
-    def __init__(self, abandon: Callable[[Exchange], None]) -> None:
-        self.abandon = abandon
-
-    def run_callback(self, task: Callable[[], None]) -> None:
-        """Run it here."""
-        task()
-
-
-class Call:
-    """One request under way: its exchange, its future, and how often it got an outcome."""
-
-    def __init__(self, exchange: Exchange, abandon: Callable[[Exchange], None]) -> None:
-        """Take over an exchange; `abandon` is what a cancel calls."""
-        self.exchange = exchange
-        self.outcomes = 0
-        self.future = ResponseFuture(exchange, _Host(abandon))
-        self.future.add_done_callback(lambda _: self._count())
-
-    def _count(self) -> None:
-        self.outcomes += 1
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether it has neither an outcome nor a connection."""
-        return not self.future.done() and self.exchange.connection is None
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it is on a connection."""
-        return self.future.running()
-
-    @property
-    def error(self) -> BaseException | None:
-        """What it failed with; it must have an outcome."""
-        assert self.future.done()
-        return self.future.exception()
-
-    @property
-    def response(self) -> Response:
-        """What it was answered; it must have an outcome."""
-        assert self.future.done()
-        return self.future.result()
 
 
 class CountingDispatcher(Dispatcher):
@@ -114,6 +60,8 @@ class Stage:
         lifetime: float | None = None,
         idle_timeout: float | None = 55.0,
         retire_after: float = 60.0,
+        min_idle: int = 0,
+        reconnect: ReconnectOptions | None = None,
         per_host: int | None = None,
         total: int | None = None,
         quota: Quota | None = None,
@@ -123,23 +71,38 @@ class Stage:
         self.poller = MemoryPoller()
         self.dispatcher = CountingDispatcher(self.clock, self.poller, MemoryWaker(self.poller))
         self.dialer = MemoryDialer(self.poller)
+        self._bounds = per_host, total
         self.quota = Quota(per_host, total) if quota is None else quota
+        self.is_disposed = False
         self.pools: dict[PoolKey, Pool] = {}
         self.calls: list[Call] = []
         connection = ConnectionSettings(
             limits=Limits(), lifetime=lifetime, idle_timeout=idle_timeout, spawn=lambda task: task()
         )
-        settings = PoolSettings(
+        self._settings = PoolSettings(
             limit=limit,
             max_pending=max_pending,
             connect_timeout=connect_timeout,
             connection=connection,
             retire_after=retire_after,
+            min_idle=min_idle,
+            reconnect=reconnect or ReconnectOptions(),
         )
+        self.start_supervisor()
+
+    def start_supervisor(self) -> None:
+        """Begin, or begin anew."""
         self.supervisor = SupervisorActor.start(
-            self.dispatcher, self.dialer, self.quota, lambda _: settings, self.pools
+            self.dispatcher, self.dialer, self.quota, lambda _: self._settings, self.pools
         )
         self.settle()
+
+    def revive(self) -> SupervisorRef:
+        """Begin anew if the supervisor was stopped from outside; return it."""
+        if not self.supervisor.is_alive() and not self.is_disposed:
+            self.quota = Quota(*self._bounds)
+            self.start_supervisor()
+        return self.supervisor
 
     # -- time ----------------------------------------------------------------------------
 
@@ -163,21 +126,22 @@ class Stage:
         """Make a request without sending it; its target is unique."""
         target, method = f"/{len(self.calls)}", parts.get("method", "GET")
         url, now, total = key.origin + target, self.clock.now(), parts.get("timeout")
-        wire = write_request(method, target, key.host, (), None, key.version)
+        wire = write_request(method, target, key.host, parts.get("fields", ()), parts.get("body"), key.version)
         exchange = Exchange(
-            Request(method, url), url, key, wire, parts.get("owner"), now=now, total=total, body_limit=1 << 20
-        )
+            Request(method, url), url, key, wire, parts.get("owner"), now=now, total=total, body_limit=1 << 20,
+            made_at="stage.py:1" if parts.get("stream") else None,
+        )  # fmt: skip
         exchange.queue_deadline = min(exchange.deadline, now + parts.get("queue", NEVER))
-        exchange.connect_timeout = parts.get("connect")
-        call = Call(exchange, self._abandon)
+        exchange.connect_timeout, exchange.read_timeout = parts.get("connect"), parts.get("read")
+        call = Call(exchange, self._abandon, self.clock.now)
         self.calls.append(call)
         return call
 
     def submit(self, call: Call) -> Call:
         """Hand a request over as a caller's thread does, without letting anything happen yet."""
-        pool = self.pools.get(call.exchange.key)
-        if pool is None or not tell(pool.ref, Lease(call.exchange)):
-            self.supervisor.tell(Lease(call.exchange))
+        pool, lease = self.pools.get(call.exchange.key), Lease(call.exchange)
+        if (pool is None or not tell(pool.ref, lease)) and not tell(self.revive(), lease):
+            call.exchange.fail(refusals.disposed(call.exchange.origin))  # as the runtime does it
         return call
 
     def send(self, key: PoolKey = KEY, **parts: Unpack[Parts]) -> Call:
@@ -264,6 +228,7 @@ class Stage:
     def dispose(self, *, queued: Literal["finish", "fail"] = "finish", after: float = NEVER) -> threading.Event:
         """Begin the end; what is left after so many seconds is failed. Returns what is set at the end."""
         done = threading.Event()
+        self.is_disposed = True
         self.supervisor.tell(Dispose(queued, self.clock.now() + after, done))
         self.settle()
         return done

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.actors.stage import Stage
+from tests.servers.wire import respond
 from turbopool.clock import NEVER
 from turbopool.errors import ConnectError, ConnectTimeout, TransportError
 
@@ -118,3 +119,20 @@ def test_cancel_in_the_middle_of_a_dial_is_final(stage: Stage) -> None:
     assert call.future.cancelled()
     assert call.outcomes == 1
     assert channel.sent == b""
+
+
+def test_released_connection_that_its_peer_ends_is_not_lent_to_who_cannot_be_sent_again(stage_of: StageOf) -> None:
+    """BEH-P47: the end arrives right behind the response that frees the connection for a waiting POST."""
+    stage = stage_of(limit=1)
+    call, channel = stage.connected()
+    waiter = stage.send(method="POST")
+
+    channel.feed(respond(b"ok"), b"")
+    stage.settle()
+
+    assert call.response.content == b"ok"
+    assert channel.closed
+    assert b"POST" not in channel.sent
+    stage.connect()
+    stage.answer(waiter)
+    assert waiter.response.status_code == 200

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import pytest
 
 from tests.actors.stage import KEY, Stage
 from turbopool.actors.messages import Established, EstablishFailed, WarmUp
-from turbopool.errors import ConnectError, ConnectTimeout, DnsError, RemoteProtocolError
+from turbopool.errors import ConnectError, ConnectTimeout, DeadlineExceeded, DnsError, RemoteProtocolError
 from turbopool.transport.memory import MemoryChannel
 
 StageOf = Callable[..., Stage]
@@ -244,8 +245,8 @@ def test_returned_request_waits_for_a_fresh_connection_and_not_for_an_idle_one(s
     assert b"GET /2 " in fresh.sent
 
 
-def test_returned_request_fails_with_the_dial_made_for_it(stage: Stage) -> None:
-    """BEH-P19, BEH-P30, I13: an idle connection beside it is none of its own, and must not keep it waiting."""
+def test_returned_request_waits_for_the_next_attempt_when_its_dial_fails(stage: Stage) -> None:
+    """BEH-R13, BEH-P30, I13: an idle connection beside it is none of its own, and the server may come back."""
     stage.idle(2)
     call, other = stage.send(), stage.send()
     stage.answer(other)
@@ -254,8 +255,12 @@ def test_returned_request_fails_with_the_dial_made_for_it(stage: Stage) -> None:
     stage.settle()
     stage.refuse()
 
-    assert isinstance(call.error, ConnectError)
-    assert stage.stats().waiting == 0
+    assert call.is_waiting
+    assert not stage.dialer.pending
+    stage.advance(1.0)
+    stage.connect()
+    stage.answer(call)
+    assert call.response.status_code == 200
 
 
 def test_returned_request_does_not_hang_when_the_dial_made_for_another_fails(stage: Stage) -> None:
@@ -269,10 +274,12 @@ def test_returned_request_does_not_hang_when_the_dial_made_for_another_fails(sta
     stage.answer(other)
     assert waiter.is_running
     stage.answer(waiter)
-    while stage.dialer.pending:
-        stage.refuse()
+    stage.refuse()
+    stage.advance(1.0)
+    stage.connect()
+    stage.answer(call)
 
-    assert call.future.done()
+    assert call.response.status_code == 200
     assert stage.stats().waiting == 0
 
 
@@ -348,3 +355,51 @@ def test_requests_whose_connections_all_closed_are_sent_again_in_the_order_they_
     assert stage.connect().sent.startswith(b"GET /3 ")
     stage.answer(first)
     assert waiter.is_running
+
+
+def test_attempt_that_sent_nothing_does_not_use_up_the_one_that_may_follow_a_sent_one(stage: Stage) -> None:
+    """DESIGN 5, rows 1 and 3: the first connection is dead at the write, the second after it."""
+    second, first = stage.idle(2)
+    call = stage.submit(stage.prepare())
+    first.error = ConnectionResetError(errno.ECONNRESET, "reset")
+    stage.settle()
+    assert b"GET /2 " in second.sent
+
+    second.feed(b"")
+    stage.settle()
+    stage.connect()
+    stage.answer(call)
+
+    assert call.response.status_code == 200
+    assert stage.stats().replays == 2
+
+
+def test_dead_idle_connections_cost_a_request_nothing_however_many_they_are(stage_of: StageOf) -> None:
+    """DESIGN 5, row 1: a restart kills all of them in one turn, before the dispatcher can have seen it."""
+    stage = stage_of(limit=6)
+    channels = stage.idle(6)
+    call = stage.submit(stage.prepare(method="POST"))
+    for channel in channels:
+        channel.error = ConnectionResetError(errno.ECONNRESET, "reset")
+    stage.settle()
+
+    stage.connect()
+    stage.answer(call)
+
+    assert call.response.status_code == 200
+    assert not any(b"POST" in channel.sent for channel in channels)
+
+
+def test_sent_once_and_then_not_at_all_is_still_sent(stage: Stage) -> None:
+    """I27: what an error says of `processed` is of all attempts, not of the last one alone."""
+    stage.idle(1)
+    call = stage.send(timeout=5.0)
+    stage.channel_of(call).feed(b"")
+    stage.settle()
+    stage.refuse()
+
+    stage.advance(5.0)
+
+    assert isinstance(call.error, DeadlineExceeded)
+    assert (call.error.request_sent, call.error.processed) == (True, "maybe")
+    assert isinstance(call.error.__cause__, ConnectError)

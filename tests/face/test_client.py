@@ -26,6 +26,7 @@ from turbopool import (
     DeadlineExceeded,
     Http1Options,
     InvalidRequest,
+    ManagerCrashed,
     PoolTimeout,
     ReadTimeout,
     Request,
@@ -706,6 +707,6 @@ def test_an_application_that_stops_all_its_actors_ends_our_requests_and_the_next
             pykka.ActorRegistry.stop_all(timeout=5)
 
             assert Echoed.of(client.get("/after")).target == "/after"
-            assert isinstance(running.exception(5), ClientDisposed)
-            assert isinstance(queued.exception(5), ClientDisposed | None)  # unless it was served in between
+            assert isinstance(running.exception(5), ManagerCrashed)
+            assert isinstance(queued.exception(5), ManagerCrashed | None)  # unless it was served in between
             assert not client.is_disposed

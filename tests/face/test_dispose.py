@@ -536,6 +536,7 @@ def test_a_client_collected_while_a_thread_for_a_callback_is_made_harms_nobody(s
     assert_nothing_left(server.port)
 
 
+@pytest.mark.filterwarnings("ignore:a streamed response was dropped:ResourceWarning")
 def test_a_stream_collected_while_bytes_come_for_it_harms_nobody() -> None:
     """FLT-P12: forgotten in a cycle without leaving its block; the collector runs as the dispatcher feeds it."""
     forgotten = threading.Event()

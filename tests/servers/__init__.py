@@ -55,9 +55,14 @@ tests.servers.nginx: ``Nginx``; any path not listed answers SMALL (34 bytes), so
 
 tests.servers.blackhole::
 
-    with Blackhole() as hole:              # connects hang; hole.url .address .host .port, hole.heal()
+    with Blackhole(host="127.0.0.1") as hole:    # or "::1"; connects hang; hole.url .address .host .port, hole.heal()
     with blackholes(20) as holes:          # each at an address of its own
     with refusing_port() as port:          # connects are refused
+
+tests.servers.namespace: a child process with a network of its own, where routes, ports and links may be broken::
+
+    @needs_namespace                       # skipped where it is not allowed
+    run_apart("tests.faults.apart", "function")    # that module ends with main(globals()); ip("link", "set", ...)
 
 tests.servers.proxy::
 

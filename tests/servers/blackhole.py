@@ -24,9 +24,10 @@ class Blackhole:
     """Listens from ``__enter__`` to ``__exit__``, and accepts nothing until healed."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
-        """Args: host: a loopback IPv4 address."""
-        self._listener = socket.socket()
-        self._filler = socket.socket()
+        """Args: host: a loopback address."""
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self._listener = socket.socket(family)
+        self._filler = socket.socket(family)
         self.host = host
         self.port = 0
 
@@ -38,7 +39,8 @@ class Blackhole:
     @property
     def url(self) -> str:
         """An http URL without a path."""
-        return f"http://{self.host}:{self.port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
 
     def heal(self) -> None:
         """Let connects through from now on; nothing is ever read or answered.

@@ -117,6 +117,20 @@ class Nginx:
         process.wait(_STOP_SECONDS)
         self._process = None
 
+    def kill(self) -> None:
+        """Take master and workers their lives at once, as a crash would; what was being served is cut."""
+        process = self._running()
+        self._signal(signal.SIGSTOP)  # or it would replace the workers that are killed
+        eventually(lambda: _state(process.pid) == "T")
+        workers = self._workers()
+        for pid in workers:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.kill()
+        process.wait(_STOP_SECONDS)
+        eventually(lambda: all(_state(worker) in "XZ" for worker in workers))  # they held the listening sockets
+        self._process = None
+
     def start(self) -> None:
         """Start it again after :meth:`stop`; returns as soon as it accepts."""
         with (self._folder / "output").open("ab") as output:
@@ -214,6 +228,14 @@ def _is_shutting_down(pid: int) -> bool:
         return b"shutting down" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):  # it is gone, or goes while it is read
         return True
+
+
+def _state(pid: int) -> str:
+    """A process's state in a letter, see proc(5): T is stopped, Z and X are dead."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
 
 
 def _free_ports(count: int) -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import cast
 
 import pytest
@@ -17,9 +18,10 @@ from turbopool.transport.upload import HIGH_WATER, Upload
 class Worker:
     """Draws one body on a thread of its own, as the runtime does."""
 
-    def __init__(self, source: Iterable[bytes], length: int | None = None, *, chunked: bool = False) -> None:
+    def __init__(self, source: Iterable[bytes] | Body, length: int | None = None, *, chunked: bool = False) -> None:
         self.woken = threading.Semaphore(0)
-        self.upload = Upload(Body(source, length), chunked=chunked, wake=self.woken.release)
+        body = source if isinstance(source, Body) else Body(source, length)
+        self.upload = Upload(body, chunked=chunked, wake=self.woken.release)
         self._thread = threading.Thread(target=self.upload.run, daemon=True)
         self._thread.start()
 
@@ -175,3 +177,33 @@ def test_a_file_is_drawn_from_where_it_stood() -> None:
         upload = Upload(body, chunked=False, wake=lambda: None)
         upload.run()
         assert upload.take() == (b"x" * 100_000, True)
+
+
+def test_an_upload_given_up_before_it_began_draws_nothing_and_its_body_can_be_sent_again() -> None:
+    """FLT-N9: or a replay would find the iterator exhausted, and send an empty body as if it were whole."""
+    body = Body(iter([b"once"]), None)
+    given_up = Upload(body, chunked=True, wake=lambda: None)
+    given_up.cancel()
+
+    given_up.run()
+
+    assert body.rewindable
+    woken = threading.Semaphore(0)
+    upload = Upload(body, chunked=True, wake=woken.release)
+    upload.run()
+    assert upload.take() == (b"4\r\nonce\r\n0\r\n\r\n", True)
+    assert not body.rewindable
+
+
+def test_two_attempts_never_draw_from_one_file_at_once(tmp_path: Path) -> None:
+    """FLT-N9: the worker of the attempt that was given up may still be reading."""
+    path = tmp_path / "body"
+    path.write_bytes(b"x" * 100_000 + b"y" * 100_000)
+    with path.open("rb") as file:
+        body = Body(file, 200_000)
+        first = body.pieces()
+        next(first)
+        second = Worker(body)
+        first.close()
+
+        assert second.take_all() == path.read_bytes()

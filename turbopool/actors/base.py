@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections import deque
+from collections.abc import Iterable
 from typing import Any
 
 import pykka
@@ -52,6 +53,10 @@ class Inbox:
         """Take the oldest envelope."""
         return self._queue.popleft()
 
+    def unread(self) -> list[Any]:
+        """Return the messages that were not handled yet. Any thread."""
+        return [envelope.message for envelope in self._queue.copy()]
+
     def handle_now(self, message: object) -> None:
         """Let the actor handle a message before those in the queue. Dispatcher's thread."""
         self._actor.handle(Envelope(message))
@@ -89,6 +94,9 @@ class DispatchedActor(pykka.Actor):
     def undelivered(self, message: object) -> None:
         """Deal with a message that came too late; the default drops it."""
 
+    def dropped(self, message: object, error: BaseException) -> None:
+        """Deal with the message whose handling was fatal; the default drops it."""
+
     def crash(self, error: BaseException) -> None:
         """Stop because of ``error``, as if the present handler had raised it."""
         if not self.actor_stopped.is_set():
@@ -113,6 +121,7 @@ class DispatchedActor(pykka.Actor):
             if reply_to is not None:
                 reply_to.set_exception(sys.exc_info())
             self.crash(error)
+            self.dropped(message, error)
 
     def _answer_late(self, envelope: Envelope[Any]) -> None:
         if envelope.reply_to is None:
@@ -150,6 +159,11 @@ def tell(ref: pykka.ActorRef[Any], message: object) -> bool:
     return True
 
 
+def leave(ref: pykka.ActorRef[Any], message: object) -> None:
+    """Tell an actor that may have stopped; then ``undelivered`` answers. Dispatcher's thread."""
+    ref.actor_inbox.put(Envelope(message))
+
+
 def hand(ref: pykka.ActorRef[Any], message: object) -> bool:
     """Let an actor handle a message here and now, and return whether it lives to do so. Dispatcher's thread.
 
@@ -163,8 +177,13 @@ def hand(ref: pykka.ActorRef[Any], message: object) -> bool:
     return True
 
 
+def unread(refs: Iterable[pykka.ActorRef[Any]]) -> list[Any]:
+    """Return the messages that these actors, all of them ours, did not handle yet. Any thread."""
+    return [message for ref in refs if isinstance(inbox := ref.actor_inbox, Inbox) for message in inbox.unread()]
+
+
 def bury(*refs: pykka.ActorRef[Any] | None) -> None:
-    """Count actors as stopped whose dispatcher died: they will never read that they are to stop."""
+    """Count actors as stopped whose dispatcher is lost: they will never read that they are to stop."""
     for ref in refs:
         if ref is not None:
             ref.actor_stopped.set()

@@ -27,6 +27,8 @@ _log = logging.getLogger("turbopool.dispatcher")
 
 MESSAGES_A_TURN = 64
 """How many messages are handled before descriptors and timers get their turn."""
+LATE = 5.0
+"""Seconds: a turn takes milliseconds, so a thread that has been in one for so long is suspected to be stuck."""
 
 
 class Runnable(Protocol):
@@ -64,12 +66,21 @@ class Dispatcher:
     Args:
         clock, poller, waker: where time and readiness come from.
 
+        on_end: called by the thread when it ends, with what it died of, or None if it was stopped.
+
     Attributes:
         now: the present moment, as of this turn.
         polled_at: when descriptors were last looked at.
+        has_ended: whether its thread has ended, or was given up.
     """
 
-    def __init__(self, clock: Clock, poller: Poller, waker: Waker) -> None:
+    def __init__(
+        self,
+        clock: Clock,
+        poller: Poller,
+        waker: Waker,
+        on_end: Callable[[BaseException | None], None] = lambda _: None,
+    ) -> None:
         self._clock = clock
         self._poller = poller
         self._waker = waker
@@ -79,8 +90,11 @@ class Dispatcher:
         self._announcements: list[tuple[Callable[[Any], object], Any]] = []
         self._timers = Timers()
         self._sleeping = False
+        self._woken_at = clock.now()
         self._stopping = False
-        self._ended = False
+        self._is_lost = False
+        self._on_end = on_end
+        self.has_ended = False
         self._thread: threading.Thread | None = None
         self.now = self.polled_at = clock.now()
         poller.watch(waker.fileno(), READ)
@@ -96,6 +110,7 @@ class Dispatcher:
         """Do a step of ``runnable`` soon, in the order of the calls."""
         self._ready.append(runnable)
         if self._sleeping:
+            self._woken_at = self._clock.now()  # or a thread that slept for long would look late now
             self._sleeping = False
             self._waker.wake()
 
@@ -115,7 +130,21 @@ class Dispatcher:
     @property
     def is_alive(self) -> bool:
         """Whether its thread runs."""
-        return self._thread is not None and not self._ended
+        return self._thread is not None and not self.has_ended
+
+    def is_late(self, now: float) -> bool:
+        """Whether it is awake, and has not begun a turn for :data:`LATE` seconds."""
+        return not self._sleeping and now - self.now > LATE and now - self._woken_at > LATE and not self.is_current
+
+    def answers(self, timeout: float) -> bool:
+        """Whether it does a step within ``timeout`` seconds, which a stuck one does not."""
+        answered = threading.Event()
+        self.post(answered.set)
+        return answered.wait(timeout)
+
+    def give_up(self) -> None:
+        """Count a stuck thread as ended; should it ever go on, it closes what it holds and ends."""
+        self._is_lost = self.has_ended = self._stopping = True
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the thread after its present turn, and release poller and waker. Never joins itself."""
@@ -123,7 +152,7 @@ class Dispatcher:
         self._waker.wake()
         if self._thread is None:
             self._release()
-        elif not self.is_current:
+        elif not self.is_current and not self._is_lost:
             self._thread.join(timeout)
 
     # -- the dispatcher's thread -----------------------------------------------------------------------------
@@ -200,12 +229,20 @@ class Dispatcher:
         return len(self._handlers), len(self._timers)
 
     def _run(self) -> None:
+        death: BaseException | None = None
         try:
             while not self._stopping:
                 self.turn(-1)
-        finally:
-            self._ended = True
+        except BaseException as error:  # noqa: BLE001  # a bug of ours: those who rely on the thread are told
+            _log.critical("the dispatcher's thread died", exc_info=error)
+            death = error
+            self._is_lost = True
+            self._ready.clear()  # nothing is done half: whoever waits is failed
+        self.has_ended = True
+        try:
             self._release()
+        finally:
+            self._on_end(death)
 
     def _sleep(self, timeout: float) -> list[tuple[int, int]]:
         due = self._timers.next_due()
@@ -214,6 +251,7 @@ class Dispatcher:
             timeout = left if timeout < 0 else min(timeout, left)
         self._sleeping = True
         events = self._poller.poll(0 if self._ready or self._stopping else timeout)
+        self.now = self._clock.now()  # before it counts as awake; see is_late
         self._sleeping = False
         return list(events)
 

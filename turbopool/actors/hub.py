@@ -10,6 +10,7 @@ import atexit
 import os
 import threading
 import weakref
+from contextlib import ExitStack
 from typing import Protocol
 
 from turbopool.actors.base import renew_registry_after_fork
@@ -33,6 +34,14 @@ class Forgettable(Protocol):
         ...
 
 
+class User(Protocol):
+    """Whoever relies on a hub: a runtime."""
+
+    def on_hub_lost(self, hub: Hub, error: BaseException) -> None:
+        """Fail what was under way, and start anew when asked again. Any thread."""
+        ...
+
+
 class Hub:
     """A running dispatcher and what belongs to it.
 
@@ -40,24 +49,61 @@ class Hub:
         dispatcher, resolver: see there.
         callbacks: runs callers' done-callbacks.
         bodies: runs callers' body iterators.
+        users: told when the dispatcher is lost.
     """
 
     def __init__(self) -> None:
-        self.dispatcher = Dispatcher(SystemClock(), system_poller(), system_waker())
+        self._closed = False
+        with ExitStack() as undo:  # a machine that has run out of descriptors or threads
+            undo.callback((poller := system_poller()).close)
+            undo.callback((waker := system_waker()).close)
+            self.dispatcher = Dispatcher(SystemClock(), poller, waker, self._on_end)
+            self.dispatcher.start()
+            undo.pop_all()
         self.resolver = Resolver(self.dispatcher)
         self.callbacks = Workers("turbopool-callback", MAX_CALLBACK_THREADS)
         self.bodies = Workers("turbopool-body", MAX_BODY_THREADS)
         self.count = 0
-        self.dispatcher.start()
+        self.users: weakref.WeakSet[User] = weakref.WeakSet()
         _hubs.add(self)
 
     def close(self) -> None:
         """Stop all threads; the calling one, if it is among them, ends by itself afterwards."""
+        self._closed = True
         self.dispatcher.stop()
         self.resolver.close()
         self.callbacks.close()
         self.bodies.close()
 
+    def stop_at_exit(self) -> None:
+        """Stop the dispatcher, and tell nobody: those who still wait are daemons."""
+        self._closed = True
+        self.dispatcher.stop(timeout=1.0)
+
+    def is_lost(self, now: float) -> bool:
+        """Whether the dispatcher's thread ended or is stuck; whoever learns it first has all users told. Any thread.
+
+        Waits a second to be sure, but only if the thread is late: a process that was suspended is late for a moment.
+        """
+        dispatcher = self.dispatcher
+        if not dispatcher.has_ended:
+            if not dispatcher.is_late(now) or dispatcher.answers(CONFIRM):
+                return False
+            dispatcher.give_up()
+            self._lose(TimeoutError("it has been stuck for more than 5 seconds"))
+        return True
+
+    def _on_end(self, death: BaseException | None) -> None:
+        if not self._closed:
+            self._lose(death or RuntimeError("it was stopped while clients used it"))
+
+    def _lose(self, error: BaseException) -> None:
+        for user in list(self.users):
+            user.on_hub_lost(self, error)
+
+
+CONFIRM = 1.0
+"""Seconds of silence that turn the suspicion that a thread is stuck into a fact."""
 
 _lock = threading.Lock()
 _hubs: weakref.WeakSet[Hub] = weakref.WeakSet()
@@ -70,24 +116,26 @@ def forget_after_fork(user: Forgettable) -> None:
     _users.add(user)
 
 
-def acquire(*, own: bool) -> Hub:
+def acquire(user: User, *, own: bool) -> Hub:
     """Return the process's hub, starting it if need be, or a new one if the user wants its ``own``."""
     global _shared  # noqa: PLW0603  # one per process is what it is about
     with _lock:
         hub = None if own else _shared
-        if hub is None or not hub.dispatcher.is_alive:
+        if hub is None or hub.dispatcher.has_ended:
             hub = Hub()
             if not own:
                 _shared = hub
         hub.count += 1
+        hub.users.add(user)
         return hub
 
 
-def release(hub: Hub) -> None:
+def release(user: User, hub: Hub) -> None:
     """Let the hub go; the last user stops it."""
     global _shared  # noqa: PLW0603
     with _lock:
         hub.count -= 1
+        hub.users.discard(user)
         last = hub.count == 0
         if last and hub is _shared:
             _shared = None
@@ -103,7 +151,7 @@ def live_hubs() -> list[Hub]:
 def _stop_at_exit() -> None:
     """Stop the threads of a process that never disposed: daemons must not run into a dying interpreter."""
     for hub in live_hubs():
-        hub.dispatcher.stop(timeout=1.0)
+        hub.stop_at_exit()
 
 
 def _after_fork() -> None:

@@ -6,7 +6,8 @@
 3. Dial while more wait than are being dialed for and the limit allows. Whichever comes first, a release or a dial,
    serves whoever waits first; a dial nobody waits for any more is parked idle.
 4. A failed dial fails the one that caused it, and if it was the last one, those who need a fresh connection; it
-   fails everybody only if the key has nothing else, neither a connection nor another dial.
+   fails everybody only if the key has nothing else, neither a connection nor another dial. (A key that answered
+   before reconnects instead, and its queue waits: :mod:`turbopool.actors.recovery`.)
 
 A connection is in exactly one of ``idle`` and ``leased``, a dial in ``dialing``, a lessee that waits in ``waiting``
 or ``returned``. Every operation is O(1), or O(log n) in the number that wait for the deadlines' sake.
@@ -52,9 +53,23 @@ class Ledger(Generic[C, D, W]):
         return len(self.idle) + len(self.leased) + len(self.dialing)
 
     @property
+    def is_live(self) -> bool:
+        """Whether any connection is open."""
+        return bool(self.idle or self.leased)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the limit is reached."""
+        return self.connections >= self.limit
+
+    @property
     def queued(self) -> int:
         """Those that wait."""
         return len(self.waiting) + len(self.returned)
+
+    def holds(self, lessee: W) -> bool:
+        """Whether it waits or has a connection; in proportion to their number, so for rare use."""
+        return lessee in self.waiting or lessee in self.returned or lessee in self.leased.values()
 
     @property
     def opening(self) -> int:
@@ -121,6 +136,11 @@ class Ledger(Generic[C, D, W]):
         del self.dialing[dial]
         self._held = False
         return self._serve(connection)
+
+    def call_off(self, dial: D) -> bool:
+        """A dial ended, and those who wait go on waiting; return whether it was under way."""
+        self._held = False  # when the next one follows is another's to say
+        return self.dialing.pop(dial, self) is not self
 
     def fail(self, dial: D) -> list[W]:
         """A dial failed: return those that fail with it (rule 4), struck from the queue."""

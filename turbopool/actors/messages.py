@@ -6,6 +6,7 @@ Immutable, and only ever told: whoever wants an answer is in the message, as a l
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -50,7 +51,9 @@ class AbandonAll:
 
 @dataclass(frozen=True, slots=True)
 class EvictIdle:
-    """Close what has stood idle too long. Told by the manager's own timer."""
+    """Close what has stood idle too long; told by the manager's own timer. Or all that is idle: files ran out."""
+
+    everything: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +85,11 @@ class EstablishFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class Reconnect:
+    """Make the next attempt to come back. Told by the manager's own timer."""
+
+
+@dataclass(frozen=True, slots=True)
 class RoomMade:
     """There is room for a connection again."""
 
@@ -104,12 +112,14 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Stop now: what is left is failed."""
+    """Stop now: what is left is failed, because the client is disposed, or because somebody stopped its supervisor."""
+
+    disposed: bool = True
 
 
 ManagerMessage = (
     Lease | Release | Abandon | AbandonAll | EvictIdle | ExpireWaiters | EvictOne | Established | EstablishFailed
-    | RoomMade | WarmUp | Drain | Halt
+    | Reconnect | RoomMade | WarmUp | Drain | Halt
 )  # fmt: skip
 
 # -- told to the supervisor ----------------------------------------------------------------------------------
@@ -157,6 +167,20 @@ class RoomChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Reclaim:
+    """No descriptor is left for a dial: have all idle connections closed, then call ``go_on``."""
+
+    go_on: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaimed:
+    """All that was idle has been closed, because the dispatcher keeps the order of tells."""
+
+    go_on: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
 class Dispose:
     """Stop everything: drain until ``deadline``, then halt, then set ``done``."""
 
@@ -167,5 +191,5 @@ class Dispose:
 
 SupervisorMessage = (
     Lease | Abandon | AbandonAll | Acknowledge | WarmUp | ManagerIdled | ManagerDrained | ManagerCrashed | RoomWanted
-    | RoomChanged | Dispose
+    | RoomChanged | Reclaim | Reclaimed | Dispose
 )  # fmt: skip

@@ -11,7 +11,7 @@ from typing import assert_never
 
 import pykka
 
-from turbopool import errors
+from turbopool.actors import refusals
 from turbopool.actors.base import DispatchedActor, hand, tell
 from turbopool.actors.dispatcher import Dispatcher
 from turbopool.actors.ledger import Ledger
@@ -21,6 +21,7 @@ from turbopool.actors.messages import (
     Acknowledge,
     Dispose,
     Drain,
+    EvictIdle,
     EvictOne,
     Halt,
     Lease,
@@ -28,6 +29,8 @@ from turbopool.actors.messages import (
     ManagerDrained,
     ManagerIdled,
     ManagerMessage,
+    Reclaim,
+    Reclaimed,
     RoomChanged,
     RoomMade,
     RoomWanted,
@@ -70,7 +73,7 @@ class SupervisorActor(DispatchedActor):
         self._disposals: list[Dispose] = []
         self._deadline = dispatcher.timer(self._on_deadline, self.crash)
 
-    def on_receive(self, message: SupervisorMessage) -> None:  # noqa: C901  # a line a message
+    def on_receive(self, message: SupervisorMessage) -> None:  # noqa: C901, PLR0912  # a line a message
         """Handle one message."""
         match message:
             case Lease():
@@ -94,6 +97,11 @@ class SupervisorActor(DispatchedActor):
             case RoomWanted() | RoomChanged():
                 self._quota.is_reported = False
                 self._make_room()
+            case Reclaim():
+                self._tell_all(EvictIdle(everything=True))
+                self.actor_ref.tell(Reclaimed(message.go_on))
+            case Reclaimed():
+                message.go_on()
             case Dispose():
                 self._on_dispose(message)
             case _:
@@ -102,10 +110,18 @@ class SupervisorActor(DispatchedActor):
     # -- pools -----------------------------------------------------------------------------------------------
 
     def _on_lease(self, message: Lease) -> None:
+        lessee = message.lessee
         if self._disposals:
             self._refuse(message)
             return
-        if not hand(self._open(message.lessee.key).ref, message):
+        try:
+            pool = self._open(lessee.key)
+        except BaseException as error:  # noqa: BLE001  # a bug in the making of a manager harms no other key
+            lessee.refused(refusals.crashed(lessee.key, error, sent=0))
+            return
+        if pool.crash is not None:
+            lessee.refused(refusals.crashed(pool.key, pool.crash, sent=0))
+        elif not hand(pool.ref, message):
             self._refuse(message)
 
     def _on_abandon(self, message: Abandon) -> None:
@@ -114,20 +130,34 @@ class SupervisorActor(DispatchedActor):
             self._tell(pool, message)
 
     def _open(self, key: PoolKey) -> Pool:
-        """Return the pool of a key, making it and its manager if need be."""
+        """Return the pool of a key, making it and its manager if need be; it is dead only if it may not be replaced."""
         pool = self._pools.get(key)
-        if pool is not None and not pool.ref.is_alive():  # news of its crash are under way, or stop_all() stopped it
-            self._on_manager_crashed(key, pykka.ActorDeadError("the manager was found dead"))
-            pool = self._pools.get(key)
         if pool is None:
             settings = self._settings(key)
             pool = Pool(key=key, settings=settings, ledger=Ledger(settings.limit))
             self._start(pool)
             self._pools[key] = pool
+        elif pool.crash is not None:
+            self._replace(pool, pool.crash)
+        elif not pool.ref.is_alive():  # news of its crash are under way, or stop_all() stopped it
+            self._on_manager_crashed(key, pykka.ActorDeadError("the manager was found dead"))
         return pool
 
     def _start(self, pool: Pool) -> None:
         pool.ref = TcpConnectionManagerActor.start(pool, self._dispatcher, self._dialer, self._quota, self.actor_ref)
+
+    def _replace(self, pool: Pool, error: BaseException) -> bool:
+        """Start a manager anew, unless that was done too often of late."""
+        if not self._restarts.setdefault(pool.key, RestartBudget()).spend(self._dispatcher.now):
+            pool.crash = error
+            return False
+        try:
+            self._start(pool)
+        except BaseException as failure:  # noqa: BLE001  # it cannot even be made
+            pool.crash = failure
+            return False
+        pool.crash = None
+        return True
 
     def _on_manager_idled(self, key: PoolKey) -> None:
         """Retire a manager, unless work has come in the meantime; what comes later is sent here again."""
@@ -143,32 +173,21 @@ class SupervisorActor(DispatchedActor):
     def _on_manager_crashed(self, key: PoolKey, error: BaseException) -> None:
         """Replace a manager: what it had in flight fails, what waited goes to the replacement, in order."""
         pool = self._pools.get(key)
-        if pool is None or pool.ref.is_alive():  # it has been replaced already
+        if pool is None or pool.ref.is_alive() or pool.crash is not None:  # it has been dealt with already
             return
-        del self._pools[key]
-        waiting = pool.ledger.empty_queue()
-        for connection, lessee in list(pool.ledger.leased.items()):
-            crash = _crash_of(key, error, sent=lessee.sent)
-            connection.kill(crash)
-            if not lessee.done:  # the manager died before it had put it on the connection
-                lessee.refused(crash)
-        for connection in list(pool.ledger.idle):
-            connection.close()
+        for connection in pool.ledger.idle:
             self._quota.roused(connection)
-        for dial in list(pool.ledger.dialing):
-            dial.cancel()
+        waiting = pool.bury(lambda sent: refusals.crashed(key, error, sent=sent))
         self._quota.reset(key)
-        pool.closed = pool.opened
-        if not self._disposals and self._restarts.setdefault(key, RestartBudget()).spend(self._dispatcher.now):
-            pool.ledger = Ledger(pool.settings.limit)
-            self._start(pool)
-            self._pools[key] = pool
+        if self._disposals:
+            del self._pools[key]
+        if not self._disposals and self._replace(pool, error):
             for lessee in waiting:
                 if not hand(pool.ref, Lease(lessee)):  # it crashed again: on to its replacement
                     self.actor_ref.tell(Lease(lessee))
         else:
             for lessee in waiting:
-                lessee.refused(_crash_of(key, error, sent=0))
+                lessee.refused(refusals.crashed(key, error, sent=0))
         self._make_room()
         self._end_if_empty()
 
@@ -191,8 +210,8 @@ class SupervisorActor(DispatchedActor):
 
     def _on_dispose(self, message: Dispose) -> None:
         self._disposals.append(message)  # a later one may be in more of a hurry
+        self._deadline.arm(min(self._deadline.due, message.deadline))  # first: the next line may be the end
         self._tell_all(Drain(message.queued))
-        self._deadline.arm(min(self._deadline.due, message.deadline))
         self._end_if_empty()
 
     def _on_deadline(self) -> None:
@@ -212,7 +231,10 @@ class SupervisorActor(DispatchedActor):
     def on_stop(self) -> None:
         """Tell whoever waits for the disposal; after a foreign ``stop_all`` the managers were stopped likewise."""
         self._deadline.close()
-        self._tell_all(Halt())
+        for pool in self._pools.values():
+            if not tell(pool.ref, Halt(disposed=bool(self._disposals))):
+                for lessee in pool.bury(lambda sent, key=pool.key: refusals.stopped(key.origin, sent=sent > 0)):  # type: ignore[misc]
+                    lessee.refused(refusals.stopped(lessee.origin))
         self._pools.clear()  # callers must not find managers that end
         for disposal in self._disposals:
             disposal.done.set()
@@ -222,6 +244,12 @@ class SupervisorActor(DispatchedActor):
         del error
         self.on_stop()
 
+    def dropped(self, message: object, error: BaseException) -> None:
+        """Fail the request whose lease was fatal."""
+        if isinstance(message, Lease):
+            lessee = message.lessee
+            lessee.refused(refusals.crashed(lessee.key, error, sent=lessee.was_sent))
+
     def undelivered(self, message: object) -> None:
         """Answer what came too late."""
         match message:
@@ -229,6 +257,8 @@ class SupervisorActor(DispatchedActor):
                 self._refuse(message)
             case Dispose() | Acknowledge() | AbandonAll():
                 message.done.set()
+            case Reclaim() | Reclaimed():
+                message.go_on()
             case _:
                 return
 
@@ -240,24 +270,16 @@ class SupervisorActor(DispatchedActor):
 
     def _tell_all(self, message: ManagerMessage) -> None:
         for pool in list(self._pools.values()):
-            if not pool.ref.is_alive():
-                self._pools.pop(pool.key, None)
-            self._tell(pool, message)
+            if pool.crash is not None and self._disposals:
+                del self._pools[pool.key]
+            elif not pool.ref.is_alive():  # it is replaced, so that nobody misses the message
+                self._on_manager_crashed(pool.key, pykka.ActorDeadError("the manager was found dead"))
+            if pool.ref.is_alive():
+                self._tell(pool, message)
 
-    @staticmethod
-    def _refuse(message: Lease) -> None:
-        msg = "the client was disposed before the request began"
-        message.lessee.refused(errors.ClientDisposed(msg, origin=message.lessee.origin, advice="make a new client"))
+    def _refuse(self, message: Lease) -> None:
+        ending = refusals.disposed if self._disposals else refusals.stopped
+        message.lessee.refused(ending(message.lessee.origin))
 
 
 SupervisorRef = pykka.ActorRef[SupervisorActor]
-
-
-def _crash_of(key: PoolKey, cause: BaseException, *, sent: int) -> errors.ManagerCrashed:
-    msg = f"the manager of the pool crashed: {cause!r}"
-    error = errors.ManagerCrashed(
-        msg, origin=key.origin, request_sent=sent > 0, processed="maybe" if sent else "no", may_retry=not sent,
-        advice="this is a bug of turbopool; please report it",
-    )  # fmt: skip
-    error.__cause__ = cause
-    return error

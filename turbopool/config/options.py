@@ -53,9 +53,12 @@ class Http1Options:
 
     max_connections_per_server: int = 6
     """Connections per server."""
+    min_idle_connections: int = 0
+    """How many connections per server the idle timeout leaves open, so that the next request finds one."""
 
     def __post_init__(self) -> None:
         check_count("http1.max_connections_per_server", self.max_connections_per_server)
+        check_count("http1.min_idle_connections", self.min_idle_connections, least=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,12 +41,14 @@ class ReconnectOptions:
             msg = f"reconnect.first_connect must be True or False, not {self.first_connect!r}"
             raise ValueError(msg)  # noqa: TRY004  # every option is refused with ValueError
 
-    def delay(self, attempt: int, *, elapsed: float = 0.0, cause: BaseException | None = None) -> float | None:
-        """Return how many seconds to wait before dialing, or None to give up.
+    def pace(self, attempt: int, *, elapsed: float = 0.0, cause: BaseException | None = None) -> tuple[float, bool]:
+        """Return how many seconds to wait before dialing, and whether to give up instead.
+
+        The strategies run on the dispatcher's thread: they must not block.
 
         Args:
             attempt: which one is about to be made, from 1; so ``attempt - 1`` have failed.
-            elapsed: since the connection was lost, for strategies that stop by time.
+            elapsed: since the first attempt failed, for strategies that stop by time.
             cause: why the last attempt failed, for strategies that look at it.
         """
         if attempt < 1:
@@ -60,4 +62,9 @@ class ReconnectOptions:
         # As tenacity does it: the wait is known before stopping is decided.
         wait = 0.0 if attempt == 1 else max(0.0, float(self.wait(state)))
         state.upcoming_sleep = wait
-        return None if self.stop(state) else wait
+        return wait, bool(self.stop(state))
+
+    def delay(self, attempt: int, *, elapsed: float = 0.0, cause: BaseException | None = None) -> float | None:
+        """Return the seconds of :meth:`pace`, or None to give up."""
+        wait, ended = self.pace(attempt, elapsed=elapsed, cause=cause)
+        return None if ended else wait

@@ -10,9 +10,8 @@ Benchmark of this path: ``make bench``, rows ``send_async``.
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
 from random import random
-from typing import Any, Protocol
+from typing import Any
 
 from turbopool.clock import NEVER
 from turbopool.errors import (
@@ -27,12 +26,13 @@ from turbopool.errors import (
     WriteTimeout,
 )
 from turbopool.stats import PoolKey
-from turbopool.transport.download import BodyStream
+from turbopool.transport.download import BodyStream, Reader
 from turbopool.transport.exchange import Exchange
-from turbopool.transport.http1 import Limits, ResponseParser
+from turbopool.transport.http1 import ResponseParser
 from turbopool.transport.interfaces import READ, WRITE, Channel, Reactor
+from turbopool.transport.landlord import ConnectionSettings, Landlord
 from turbopool.transport.replay import Attempt, may_replay
-from turbopool.transport.sender import BodyFailed, Sender, Spawn
+from turbopool.transport.sender import BodyFailed, Sender
 
 _log = logging.getLogger("turbopool.connection")
 
@@ -43,39 +43,6 @@ HINT_MARGIN = 1.0
 LIFETIME_JITTER = 0.1
 READER_PATIENCE = 30.0
 """Seconds that a stream without a read timeout may stand unread while its owner drains."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ConnectionSettings:
-    """What all connections of a runtime share."""
-
-    limits: Limits
-    lifetime: float | None
-    """Seconds a connection may live, jittered by -10 %; None is for ever, 0 is for one request."""
-    idle_timeout: float | None
-    """Seconds a connection may stand idle; None is for ever."""
-    spawn: Spawn
-    """Runs a caller's body iterator on a thread of its own."""
-
-
-class Landlord(Protocol):
-    """Whoever owns a connection and lends it: the manager."""
-
-    def on_released(self, connection: Http1Connection, *, reusable: bool) -> None:
-        """Take back a connection whose exchange ended."""
-        ...
-
-    def on_lost(self, connection: Http1Connection, error: Exception | None) -> None:
-        """Learn that an idle connection was closed by its peer, or broke."""
-        ...
-
-    def on_bug(self, error: BaseException) -> None:
-        """Learn that code of ours raised what it should not."""
-        ...
-
-    def on_returned(self, lessee: Exchange, error: TurboPoolError) -> None:
-        """Queue a request anew: its connection died of ``error``, and it may be sent again."""
-        ...
 
 
 class Http1Connection:
@@ -96,7 +63,12 @@ class Http1Connection:
     )  # fmt: skip
 
     def __init__(
-        self, channel: Channel, key: PoolKey, reactor: Reactor, landlord: Landlord, settings: ConnectionSettings
+        self,
+        channel: Channel,
+        key: PoolKey,
+        reactor: Reactor,
+        landlord: Landlord[Http1Connection],
+        settings: ConnectionSettings,
     ) -> None:
         self._channel = channel
         self.key = key
@@ -126,24 +98,42 @@ class Http1Connection:
         """Whether the descriptor is gone."""
         return self._closed
 
+    @property
+    def has_answered(self) -> bool:
+        """Whether the response of the present or last exchange has begun."""
+        return self._parser.head is not None
+
     def is_usable(self, now: float, *, careful: bool) -> bool:
         """Whether an idle connection may be lent: in its time, and its peer quiet.
 
         The reactor looks at all idle connections in every turn, and closes those that stir. What happened since is
-        looked for, with a system call, only if it is long ago, or for a ``careful`` lessee, which cannot be sent again.
+        looked for, with a system call, if it is long ago, and always for a ``careful`` lessee: it cannot be sent again.
         """
         if self._closed or now >= self.expires_at or now >= self.idle_until:
             return False
-        seen = self.idle_since if careful else max(self.idle_since, self._reactor.polled_at)
-        return not self._channel.buffered and (now - seen < PROBE_AFTER or self._channel.is_quiet())
+        if self._channel.buffered:
+            return False
+        is_fresh = now - max(self.idle_since, self._reactor.polled_at) < PROBE_AFTER
+        return (is_fresh and not careful) or self._channel.is_quiet()
+
+    def is_quiet(self) -> bool:
+        """Whether its peer has not begun to end it: a look at the socket, for whoever cannot be sent again."""
+        return not self._closed and self._channel.is_quiet()
 
     def rest(self, now: float) -> None:
         """Begin to stand idle."""
         self.idle_since = now
         timeout = self._settings.idle_timeout
-        until = NEVER if not timeout else now + timeout
+        self.idle_until = min(now + timeout if timeout else NEVER, self._usable_until())
+
+    def stay(self, now: float) -> bool:
+        """Stand idle beyond the idle timeout, as long as the server lets it; return whether that is still."""
+        self.idle_until = self._usable_until()
+        return now < self.idle_until
+
+    def _usable_until(self) -> float:
         hint = self._parser.head.idle_hint if self._parser.head is not None else None
-        self.idle_until = min(until, self.expires_at, NEVER if hint is None else now + hint - HINT_MARGIN)
+        return self.expires_at if hint is None else min(self.expires_at, self.idle_since + hint - HINT_MARGIN)
 
     def run(self, exchange: Exchange) -> None:
         """Send a request and deliver its response; the landlord hears of the end."""
@@ -161,7 +151,7 @@ class Http1Connection:
         except BodyFailed as error:
             self._on_body_failed(exchange, error)
             return
-        exchange.sent = sender.sent
+        exchange.sent = sender.sent or exchange.sent
         if sender.is_sending or exchange.read_timeout is not None:
             self._after_sending(exchange)
         else:
@@ -186,13 +176,21 @@ class Http1Connection:
             exchange.connection = None
             exchange.fail(error)
 
+    def forsake(self, error: Exception) -> None:
+        """End the reader of a stream, and touch nothing else: the reactor's thread is stuck. Any thread."""
+        stream = self._stream
+        if stream is not None:
+            stream.finish(error)
+
     def close(self) -> None:
         """Close the descriptor. Idempotent; does not tell the landlord."""
         if not self._closed:
             self._closed = True
-            self._timer.close()
-            self._reactor.unwatch(self._channel.fd)
-            self._channel.close()
+            try:
+                self._reactor.unwatch(self._channel.fd)
+            finally:  # a descriptor that stayed open would be reported for ever
+                self._channel.close()
+                self._timer.close()
 
     # -- the reactor's side ----------------------------------------------------------------------------------
 
@@ -278,7 +276,7 @@ class Http1Connection:
     def _after_sending(self, exchange: Exchange) -> None:
         """Watch and wait for what comes next."""
         sender = self._sender
-        exchange.sent = sender.sent
+        exchange.sent = sender.sent or exchange.sent
         self._watch(self._watched & READ | (WRITE if sender.is_blocked else 0))
         if not sender.is_sending:
             self._expect_bytes(exchange)
@@ -291,7 +289,7 @@ class Http1Connection:
 
     def _on_body_failed(self, exchange: Exchange, failure: BodyFailed) -> None:
         """The caller's body raised, or no thread could be had to draw it."""
-        exchange.sent = self._sender.sent
+        exchange.sent = self._sender.sent or exchange.sent
         error = failure.__cause__
         if isinstance(error, TurboPoolError):
             self._fail(exchange, error)
@@ -303,10 +301,10 @@ class Http1Connection:
 
     def _on_write_error(self, exchange: Exchange, error: OSError) -> None:
         """Stop sending; the server may have answered before it closed, so its answer is looked for first."""
-        exchange.sent = self._sender.sent
+        exchange.sent = self._sender.sent or exchange.sent
         self._sender.stop(error)
         self._watch(READ)
-        if exchange.sent == 0:
+        if self._sender.sent == 0:
             self._on_broken(error)
         else:
             self._on_readable()
@@ -350,9 +348,12 @@ class Http1Connection:
         if stream is None:
             stream = self._stream = self._open_stream(exchange)
             exchange.deadline = self._read_deadline = NEVER  # from here on the reader's waits are bounded
-            response = exchange.respond(parser.head, raw=None, source=stream, now=self._reactor.now)
+            self._landlord.on_answered(self)
+            response = exchange.respond(
+                parser.head, raw=None, source=Reader(stream, exchange.made_at or "?"), now=self._reactor.now
+            )
             stream.extensions = response.extensions
-            if not exchange.succeed(response):  # cancelled in the meantime
+            if not exchange.begin(response):  # cancelled in the meantime
                 self._finish(reusable=False)
                 return
         if self._draining:
@@ -427,16 +428,24 @@ class Http1Connection:
 
     def _die(self, exchange: Exchange, error: TurboPoolError) -> None:
         """The peer ended the connection: the request goes back to the queue if it may be sent again."""
+        if self._sender.is_sending:
+            self._sender.stop(self._sender.error)  # first, so that a body is drawn from already, or never
+        sent = self._sender.sent > 0
+        # A connection that died before it could be used again costs a request nothing: there are only so many of those.
+        free = not sent and self.requests > 1
         attempt = Attempt(
-            sent=exchange.sent > 0,
+            sent=sent,
             answered=self._parser.started,
-            proven_server=self.requests > 1,
+            proven_server=self.requests > 1 or self._landlord.has_answered,
             idempotent=exchange.wire.idempotent,
             rewindable=exchange.rewindable,
-            replays=exchange.replays,
+            replays=0 if free else exchange.resent if sent else exchange.replays,
         )
+        if not attempt.answered:
+            self._landlord.on_broken(self, error)
         if not exchange.done and may_replay(attempt):
-            exchange.needs_fresh = attempt.sent
+            exchange.needs_fresh = exchange.sent > 0
+            exchange.resent += sent
             self._finish(reusable=False, returned=error)
         else:
             self._fail(exchange, error)
@@ -459,10 +468,10 @@ class Http1Connection:
             exchange.connection = None
         if not reusable:
             self.close()
-        if exchange is not None:
+        if exchange is not None and returned is not None:
+            self._landlord.on_returned(self, exchange, returned)
+        elif exchange is not None:
             self._landlord.on_released(self, reusable=reusable)
-            if returned is not None:
-                self._landlord.on_returned(exchange, returned)
 
     def _stop_streams(self, error: Exception | None) -> None:
         if self._stream is not None:
@@ -479,13 +488,13 @@ class Http1Connection:
 
     def _facts(self, exchange: Exchange, phase: str) -> dict[str, Any]:
         """What every error says of the request it ended."""
-        processed = "yes" if self._parser.head is not None else "maybe" if exchange.sent else "no"
+        processed = "yes" if self._parser.head is not None else "maybe" if exchange.was_sent else "no"
         return {
             "origin": exchange.origin,
             "phase": phase,
-            "request_sent": exchange.sent > 0,
+            "request_sent": exchange.was_sent,
             "processed": processed,
-            "may_retry": not exchange.sent or exchange.wire.idempotent,
+            "may_retry": not exchange.was_sent or exchange.wire.idempotent,
             "attempts": exchange.replays + 1,
             "bytes_sent": exchange.sent,
         }

@@ -5,11 +5,9 @@ Thread: the reactor's. One budget covers it all. Whatever happens, the dial repo
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import os
-import socket
 import ssl
+from collections import OrderedDict
 from collections.abc import Callable
 from itertools import chain, zip_longest
 from typing import Any
@@ -26,15 +24,21 @@ from turbopool.errors import (
     TurboPoolError,
 )
 from turbopool.stats import PoolKey
+from turbopool.transport.attempt import Attempt, Handshake, Proof, Settling
 from turbopool.transport.channel import TcpChannel, TlsChannel
-from turbopool.transport.interfaces import READ, WRITE, Channel, Reactor
+from turbopool.transport.interfaces import READ, Channel, Reactor
 from turbopool.transport.resolver import Address, Answer, Resolver
 
 STAGGER = 0.25
 """Seconds before the next address is tried beside the one under way (RFC 8305 section 5)."""
 _OUT_OF_FILES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+_OUT_OF_PORTS = frozenset({errno.EADDRNOTAVAIL})
+_MOST_HOSTS = 1024
+"""Of which the working address family is remembered."""
 
 Done = Callable[["Dial", Channel | None, Exception | None], None]
+Reclaim = Callable[[Callable[[], None]], None]
+"""Has idle connections closed to give descriptors back, then calls its argument on the reactor's thread."""
 
 
 class Dialer:
@@ -44,40 +48,65 @@ class Dialer:
         reactor: drives them.
         resolver: turns names into addresses.
         contexts: the TLS context for a key's version.
+        reclaim: asked once by a dial for which no descriptor is left; by default there is none to be had.
     """
 
-    def __init__(self, reactor: Reactor, resolver: Resolver, contexts: Callable[[PoolKey], TlsContext]) -> None:
+    def __init__(
+        self,
+        reactor: Reactor,
+        resolver: Resolver,
+        contexts: Callable[[PoolKey], TlsContext],
+        reclaim: Reclaim = lambda go_on: go_on(),
+    ) -> None:
         self.reactor = reactor
         self.resolver = resolver
         self.contexts = contexts
+        self.reclaim = reclaim
+        self._families: OrderedDict[str, int] = OrderedDict()
 
-    def dial(self, key: PoolKey, timeout: float | None, done: Done) -> Dial:
-        """Begin to establish a connection; ``done`` is never called before this returns."""
-        return Dial(self, key, timeout, done)
+    def family_of(self, host: str) -> int | None:
+        """Return the address family that last worked for a host with several, as far as it is remembered."""
+        return self._families.get(host)
+
+    def remember(self, host: str, family: int) -> None:
+        """Try this family first next time, so that a dead one costs the stagger only once (RFC 8305 section 4)."""
+        self._families[host] = family
+        self._families.move_to_end(host)
+        if len(self._families) > _MOST_HOSTS:
+            self._families.popitem(last=False)
+
+    def dial(self, key: PoolKey, timeout: float | None, done: Done, *, wary: bool = False) -> Dial:
+        """Begin to establish a connection; ``done`` is never called before this returns.
+
+        A ``wary`` dial succeeds only with a connection that outlives a moment; a TLS handshake proves that by itself.
+        """
+        return Dial(self, key, timeout, done, wary=wary)
 
 
 class Dial:
     """One connection being established."""
 
     __slots__ = (
-        "_addresses", "_deadline", "_dialer", "_done", "_errors", "_handshake", "_phase", "_racing", "_reactor",
-        "_stagger", "_timeout", "_timer", "key",
+        "_addresses", "_deadline", "_dialer", "_done", "_errors", "_has_choice", "_has_reclaimed", "_is_wary",
+        "_phase", "_proof", "_racing", "_reactor", "_stagger", "_timeout", "_timer", "key",
     )  # fmt: skip
 
-    def __init__(self, dialer: Dialer, key: PoolKey, timeout: float | None, done: Done) -> None:
+    def __init__(self, dialer: Dialer, key: PoolKey, timeout: float | None, done: Done, *, wary: bool) -> None:
         self._dialer = dialer
         self._reactor = dialer.reactor
         self.key = key
         self._done: Done | None = done
         self._timeout = timeout
+        self._is_wary = wary
         self._deadline = self._reactor.now + timeout if timeout else NEVER
 
         self._timer = self._reactor.timer(self._on_late, self.on_crash)
         self._stagger = self._reactor.timer(self._try_next, self.on_crash)
-        self._racing: list[_Attempt] = []
+        self._racing: list[Attempt] = []
         self._addresses: list[Address] = []
         self._errors: list[OSError] = []
-        self._handshake: _Handshake | None = None
+        self._proof: Proof | None = None
+        self._has_choice = self._has_reclaimed = False
         self._phase = "dns"
         self._timer.arm(self._deadline)
         self._reactor.post(self._start, self.on_crash)
@@ -102,12 +131,20 @@ class Dial:
     def _on_answer(self, answer: Answer) -> None:
         if self._done is None:
             return
+        if isinstance(answer, OSError) and answer.errno in _OUT_OF_FILES:  # a look-up needs some, too
+            if not self._has_reclaimed:
+                self._reclaim(self._start)
+                return
+            msg = f"the name {self.key.host} could not be looked up: {answer}"
+            self._report(None, self._error(ResourceError, msg, "raise the limit of files", answer))
+            return
         if isinstance(answer, OSError):
             msg = f"the name {self.key.host} could not be resolved: {answer}"
             self._report(None, self._error(DnsError, msg, "check the host name and the resolver", answer))
             return
         self._phase = "connect"
-        self._addresses = _interleaved(answer)
+        self._addresses = _interleaved(answer, self._dialer.family_of(self.key.host))
+        self._has_choice = len({family for family, _ in self._addresses}) > 1
         self._try_next()
 
     # -- connecting ------------------------------------------------------------------------------------------
@@ -117,9 +154,14 @@ class Dial:
         while self._addresses:
             family, address = self._addresses.pop(0)
             try:
-                attempt = _Attempt(self, family, address)
+                attempt = Attempt(self._reactor, family, address, self._on_attempt, self.on_crash)
             except Exception as error:  # noqa: BLE001  # what connect() does not understand is no address either
-                self._errors.append(error if isinstance(error, OSError) else OSError(str(error)))
+                problem = error if isinstance(error, OSError) else OSError(str(error))
+                if problem.errno in _OUT_OF_FILES and not self._has_reclaimed:
+                    self._addresses.insert(0, (family, address))
+                    self._reclaim(self._go_on)
+                    return
+                self._errors.append(problem)
                 continue
             self._racing.append(attempt)
             if self._addresses:
@@ -128,50 +170,73 @@ class Dial:
         if not self._racing:
             self._report(None, self._unreachable())
 
-    def on_connected(self, attempt: _Attempt) -> None:
-        """The first address answered: it wins, the others are closed."""
+    def _reclaim(self, go_on: Callable[[], None]) -> None:
+        """Have descriptors given back, once, and then go on."""
+        self._has_reclaimed = True
+        self._dialer.reclaim(lambda: self._reactor.post(go_on, self.on_crash))
+
+    def _go_on(self) -> None:
+        """Try again what there was no descriptor for."""
+        if self._done is not None:
+            self._try_next()
+
+    def _on_attempt(self, attempt: Attempt, error: OSError | None) -> None:
+        """The first address that answers wins, the others are closed; after one that does not, the next is tried."""
         self._racing.remove(attempt)
+        if error is not None:
+            self._errors.append(error)
+            self._try_next()
+            return
+        if self._has_choice:
+            self._dialer.remember(self.key.host, attempt.sock.family)
         self._close_race()
         if self.key.scheme != "https":
-            self._report(TcpChannel(attempt.sock), None)
+            plain = TcpChannel(attempt.sock)
+            if self._is_wary:
+                self._proof = Settling(self._reactor, plain, self._on_settled, self.on_crash)
+            else:
+                self._report(plain, None)
             return
         self._phase = "tls"
         try:
             channel = TlsChannel(attempt.sock, self._dialer.contexts(self.key), self.key.host)
-        except (ssl.SSLError, ValueError) as error:
+        except (ssl.SSLError, ValueError) as problem:
             attempt.sock.close()
-            self._report(
-                None,
-                self._error(TlsError, f"TLS could not begin: {error}", "check verify=, cert= and the host name", error),
-            )
+            msg, advice = f"TLS could not begin: {problem}", "check verify=, cert= and the host name"
+            self._report(None, self._error(TlsError, msg, advice, problem))
             return
-        self._handshake = _Handshake(self, channel)
-        self._handshake.on_ready(READ)
+        self._proof = handshake = Handshake(self._reactor, channel, self._on_handshake, self.on_crash)
+        handshake.on_ready(READ)
 
-    def on_refused(self, attempt: _Attempt, error: OSError) -> None:
-        """One address did not answer: the next is tried at once."""
-        self._racing.remove(attempt)
-        self._errors.append(error)
-        self._try_next()
+    def _on_settled(self, settling: Proof, error: OSError | None) -> None:
+        if error is None:
+            self._use(settling)
+        else:
+            self._errors.append(error)
+            self._report(None, self._unreachable())
+
+    def _use(self, proof: Proof) -> None:
+        """Report a channel that has shown what it had to."""
+        proof.release()
+        self._proof = None
+        self._report(proof.channel, None)
 
     def _unreachable(self) -> TurboPoolError:
         error = self._errors[-1] if self._errors else OSError("no addresses")
         if error.errno in _OUT_OF_FILES:
             return self._error(ResourceError, f"no socket could be opened: {error}", "raise the limit of files", error)
+        if all(problem.errno in _OUT_OF_PORTS for problem in self._errors) and self._errors:
+            msg, advice = f"no local port or address could be had: {error}", "let connections live longer, or use fewer"
+            return self._error(ResourceError, msg, advice, error)
         msg = f"the connection was not established: {error}"
         return self._error(ConnectError, msg, "check that the server runs and listens there", error)
 
     # -- TLS -------------------------------------------------------------------------------------------------
 
-    def on_secure(self, handshake: _Handshake) -> None:
-        """The handshake is complete."""
-        self._handshake = None
-        handshake.release()
-        self._report(handshake.channel, None)
-
-    def on_insecure(self, error: OSError) -> None:
-        """The handshake failed."""
-        if isinstance(error, ssl.SSLCertVerificationError):
+    def _on_handshake(self, handshake: Proof, error: OSError | None) -> None:
+        if error is None:
+            self._use(handshake)
+        elif isinstance(error, ssl.SSLCertVerificationError):
             msg = f"the certificate of {self.key.host} was not accepted: {error.verify_message}"
             advice = "give its CA with verify=, or correct the server's certificate"
             self._report(None, self._error(TlsVerifyError, msg, advice, error))
@@ -220,9 +285,9 @@ class Dial:
     def _clean_up(self) -> None:
         self._timer.close()
         self._close_race()
-        if self._handshake is not None:
-            self._handshake.close()
-            self._handshake = None
+        if self._proof is not None:
+            self._proof.close()
+            self._proof = None
 
     def _close_race(self) -> None:
         self._stagger.close()
@@ -231,102 +296,11 @@ class Dial:
         self._racing.clear()
 
 
-class _Attempt:
-    """One address being connected to."""
-
-    __slots__ = ("_dial", "_reactor", "sock")
-
-    def __init__(self, dial: Dial, family: int, address: tuple[object, ...]) -> None:
-        self._dial = dial
-        self._reactor = dial._reactor  # noqa: SLF001  # a part of the dial
-        self.sock = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            self.sock.settimeout(0.0)
-            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            with contextlib.suppress(BlockingIOError):  # it is under way
-                self.sock.connect(address)
-        except BaseException:
-            self.sock.close()
-            raise
-        self._reactor.watch(self.sock.fileno(), self, WRITE)
-
-    def on_ready(self, mask: int) -> None:
-        """Connected, or failed: the socket tells. ``mask`` does not."""
-        del mask
-        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        self._reactor.unwatch(self.sock.fileno())
-        if code:
-            self.sock.close()
-            self._dial.on_refused(self, OSError(code, os.strerror(code)))
-        else:
-            self._dial.on_connected(self)
-
-    def on_crash(self, error: BaseException) -> None:
-        """Fail the dial with a bug of ours."""
-        self._dial.on_crash(error)
-
-    def close(self) -> None:
-        """Stop watching and close."""
-        self._reactor.unwatch(self.sock.fileno())
-        self.sock.close()
-
-    def abandon(self) -> None:
-        """Give up the descriptor in a forked child."""
-        fd = self.sock.detach()
-        if fd >= 0:
-            os.close(fd)
-
-
-class _Handshake:
-    """A TLS handshake under way."""
-
-    __slots__ = ("_dial", "_mask", "_reactor", "channel")
-
-    def __init__(self, dial: Dial, channel: TlsChannel) -> None:
-        self._dial = dial
-        self._reactor = dial._reactor  # noqa: SLF001  # a part of the dial
-        self.channel = channel
-        self._mask = READ
-        self._reactor.watch(channel.fd, self, READ)
-
-    def on_ready(self, mask: int) -> None:
-        """Go on."""
-        del mask
-        try:
-            complete = self.channel.handshake()
-        except OSError as error:  # ssl.SSLError is one
-            self._dial.on_insecure(error)
-            return
-        if complete:
-            self._dial.on_secure(self)
-            return
-        mask = READ | WRITE if self.channel.wants_write else READ
-        if mask != self._mask:
-            self._mask = mask
-            self._reactor.rewatch(self.channel.fd, mask)
-
-    def on_crash(self, error: BaseException) -> None:
-        """Fail the dial with a bug of ours."""
-        self._dial.on_crash(error)
-
-    def release(self) -> None:
-        """Stop watching; the channel goes to its connection."""
-        self._reactor.unwatch(self.channel.fd)
-
-    def close(self) -> None:
-        """Stop watching and close."""
-        self.release()
-        self.channel.close()
-
-    def abandon(self) -> None:
-        """Give up the descriptor in a forked child."""
-        self.channel.abandon()
-
-
-def _interleaved(addresses: list[Address]) -> list[Address]:
-    """Alternate the families, the resolver's first choice first (RFC 8305 section 4)."""
+def _interleaved(addresses: list[Address], first: int | None) -> list[Address]:
+    """Alternate the families, beginning with the ``first`` or else the resolver's choice (RFC 8305 section 4)."""
     unique = list(dict.fromkeys(addresses))
-    first = [address for address in unique if address[0] == unique[0][0]] if unique else []
-    others = [address for address in unique if address[0] != unique[0][0]] if unique else []
-    return [address for address in chain.from_iterable(zip_longest(first, others)) if address is not None]
+    families = {family for family, _ in unique}
+    lead = first if first in families else unique[0][0] if unique else None
+    leading = [address for address in unique if address[0] == lead]
+    others = [address for address in unique if address[0] != lead]
+    return [address for address in chain.from_iterable(zip_longest(leading, others)) if address is not None]

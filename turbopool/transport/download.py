@@ -6,6 +6,7 @@ Bounded: a reader that is slow pauses the connection, and through TCP the server
 from __future__ import annotations
 
 import threading
+import warnings
 from collections import deque
 from collections.abc import Callable
 
@@ -83,7 +84,7 @@ class BodyStream:
             self.close()
             msg = "no bytes of the streamed body came in time"
             raise ReadTimeout(msg, origin=self._origin, timeout=self._read_timeout, request_sent=True,
-                              processed="maybe", phase="recv", advice="raise Timeout(read=)")  # fmt: skip
+                              processed="yes", phase="recv", advice="raise Timeout(read=)")  # fmt: skip
         if resume:
             self._resume()
         return b"".join(pieces)  # outside the lock, which the dispatcher waits for
@@ -100,7 +101,41 @@ class BodyStream:
         if not ended:
             self._abort()
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it has neither ended nor been closed, so that a connection stands by for it."""
+        return not (self._ended or self._closed)
+
     def _end(self) -> bytes:
         if self._error is not None:
             raise self._error.again() if isinstance(self._error, TurboPoolError) else self._error
         return b""
+
+
+class Reader:
+    """A caller's side of a stream. If it is dropped unread, the connection is given up, with a ``ResourceWarning``.
+
+    Args:
+        stream: referred to by its connection as well, and so not collected by itself.
+        made_at: where the caller asked for it, as ``file:line``.
+    """
+
+    __slots__ = ("_made_at", "_stream")
+
+    def __init__(self, stream: BodyStream, made_at: str) -> None:
+        self._stream = stream
+        self._made_at = made_at
+
+    def read(self) -> bytes:
+        """Return what has come, waiting for some; see :meth:`BodyStream.read`."""
+        return self._stream.read()
+
+    def close(self) -> None:
+        """Stop reading. Idempotent."""
+        self._stream.close()
+
+    def __del__(self) -> None:
+        if self._stream.is_open:
+            self._stream.close()
+            msg = f"a streamed response was dropped before its end; it was made at {self._made_at}"
+            warnings.warn(msg, ResourceWarning, source=self, stacklevel=2)

@@ -36,6 +36,26 @@ class Completion(Protocol):
         ...
 
 
+class _Delivered:
+    """What stands for the future once it has its response: the exchange goes on, and must not keep that alive."""
+
+    settled = True
+
+    def succeed(self, response: Response) -> bool:
+        del response
+        return False
+
+    def fail(self, error: BaseException) -> bool:
+        del error
+        return False
+
+    def cancel_now(self) -> bool:
+        return False
+
+
+_DELIVERED = _Delivered()
+
+
 class Carrier(Protocol):
     """What a request runs on: a connection."""
 
@@ -63,20 +83,23 @@ class Exchange:
         completion: told of the outcome.
         owner: the handle that sent it; ``cancel_pending_requests`` goes by it.
         asked_at, deadline, queue_deadline: moments.
+        queue_timeout: seconds; ``queue_deadline`` follows from it.
         connect_timeout, read_timeout, write_timeout: seconds, or None.
         in_memory: whether the response is kept whole; else it is streamed.
+        made_at: where the caller asked for a streamed one, as ``file:line``; None of one that is kept whole.
         body_limit: bytes a response may decode to.
         connection: the one it runs on now.
-        sent: bytes handed to the kernel in the present attempt.
-        replays: how often it was sent again.
+        sent: bytes handed to the kernel in the last attempt that handed any over.
+        replays: how often it was tried again.
+        resent: how often that was after bytes of it had been handed to the kernel.
         needs_fresh: whether only a connection that never carried a request will do.
         tally: where the outcome is counted.
     """
 
     __slots__ = (
         "asked_at", "body_limit", "completion", "connect_timeout", "connection", "deadline", "in_memory", "key",
-        "needs_fresh", "owner", "queue_deadline", "read_timeout", "replays", "request", "sent", "tally", "url",
-        "wire", "write_timeout",
+        "made_at", "needs_fresh", "owner", "queue_deadline", "queue_timeout", "read_timeout", "replays", "request",
+        "resent", "sent", "tally", "url", "wire", "write_timeout",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  # built in one place, by the client
@@ -90,7 +113,7 @@ class Exchange:
         now: float,
         total: float | None,
         body_limit: int,
-        in_memory: bool = True,
+        made_at: str | None = None,
     ) -> None:
         self.request = request
         self.url = url
@@ -99,14 +122,16 @@ class Exchange:
         self.owner = owner
         self.asked_at = now
         self.deadline = self.queue_deadline = NEVER if total is None else now + total
+        self.queue_timeout = NEVER
         self.connect_timeout: float | None = None
         self.read_timeout: float | None = None
         self.write_timeout: float | None = None
-        self.in_memory = in_memory
+        self.in_memory = made_at is None
+        self.made_at = made_at
         self.body_limit = body_limit
         self.connection: Carrier | None = None
         self.sent = 0
-        self.replays = 0
+        self.replays = self.resent = 0
         self.needs_fresh = False
         self.tally: Tally | None = None
         self.completion: Completion
@@ -122,6 +147,11 @@ class Exchange:
         return self.key.origin
 
     @property
+    def was_sent(self) -> bool:
+        """Whether a byte of it was ever handed over, in this attempt or one before."""
+        return self.sent > 0 or self.resent > 0
+
+    @property
     def rewindable(self) -> bool:
         """Whether the body can be sent again from its beginning."""
         body = self.wire.body
@@ -131,13 +161,24 @@ class Exchange:
         """Run on this connection."""
         connection.run(self)
 
+    def returned(self, now: float) -> None:
+        """Go back to the queue: it is to be sent again, and its wait for a connection begins anew."""
+        self.replays += 1
+        self.queue_deadline = min(self.deadline, now + self.queue_timeout)
+
     def refused(self, error: Exception) -> None:
-        """Fail: no connection will come."""
+        """Fail: no connection will come, or none again."""
+        if self.was_sent and isinstance(error, TurboPoolError):
+            may_retry = error.may_retry and self.wire.idempotent
+            error = error.with_(request_sent=True, processed="maybe", may_retry=may_retry)
         self.fail(error)
 
-    def expired(self, waited: float, counts: dict[str, int]) -> None:
-        """Fail: the wait for a connection took too long."""
-        facts = {"origin": self.origin, "phase": "queue", "processed": "no", "may_retry": True, "waited": waited}
+    def expired(self, waited: float, counts: dict[str, int], cause: Exception | None = None) -> None:
+        """Fail: the wait for a connection took too long; ``cause`` is what broke the server's last one, if it did."""
+        processed = "maybe" if self.was_sent else "no"  # sent before, and back in the queue
+        may_retry = not self.was_sent or self.wire.idempotent
+        facts = {"origin": self.origin, "phase": "queue", "request_sent": self.was_sent, "processed": processed,
+                 "may_retry": may_retry, "waited": waited}  # fmt: skip
         if self.queue_deadline < self.deadline:
             msg = "no connection became free in time"
             kind: type[TurboPoolError] = PoolTimeout
@@ -148,7 +189,12 @@ class Exchange:
             msg = "the deadline of the request passed in the queue"
             kind = DeadlineExceeded
         advice = "allow more connections, a longer timeout, or send less at once"
-        self.fail(kind(msg, advice=advice, **facts, **counts))  # type: ignore[arg-type]  # facts of mixed types
+        if cause is not None:
+            msg += " while the server was being reconnected to"
+            advice = "check the server, or allow a longer timeout"
+        error = kind(msg, attempts=self.replays, advice=advice, **facts, **counts)  # type: ignore[arg-type]  # facts of mixed types
+        error.__cause__ = cause
+        self.fail(error)
 
     def respond(self, head: ResponseHead, *, raw: bytes | None, source: BodySource | None, now: float) -> Response:
         """Build the response."""
@@ -164,6 +210,12 @@ class Exchange:
             elapsed=now - self.asked_at,
             limit=self.body_limit,
         )
+
+    def begin(self, response: Response) -> bool:
+        """Complete with a streamed response, and let go of it: its caller may drop it before its end."""
+        succeeded = self.succeed(response)
+        self.completion = _DELIVERED
+        return succeeded
 
     def succeed(self, response: Response) -> bool:
         """Complete with a response, unless the caller has an outcome already."""

@@ -156,6 +156,9 @@ Dialed = Callable[[Dial, Channel | None, Exception | None], None]
 class Dialer(Protocol):
     """Makes dials."""
 
-    def dial(self, key: PoolKey, timeout: float | None, done: Dialed) -> Dial:
-        """Begin to establish a connection within ``timeout`` seconds; ``done`` is never called before this returns."""
+    def dial(self, key: PoolKey, timeout: float | None, done: Dialed, *, wary: bool = False) -> Dial:
+        """Begin to establish a connection within ``timeout`` seconds; ``done`` is never called before this returns.
+
+        A ``wary`` dial makes sure that the server lives.
+        """
         ...

@@ -211,9 +211,12 @@ class MemoryDial:
         """Give up; nothing is reported."""
         self.is_pending = False
 
-    def succeed(self) -> MemoryChannel:
-        """Connect, and report it; if it was given up, the late channel is closed at once."""
-        self.channel = MemoryChannel(self._poller)
+    def succeed(self, channel: MemoryChannel | None = None) -> MemoryChannel:
+        """Connect, and report it, with a ``channel`` of the test's own if it likes.
+
+        If it was given up, the late channel is closed at once.
+        """
+        self.channel = channel or MemoryChannel(self._poller)
         if self.is_pending:
             self.is_pending = False
             self._done(self, self.channel, None)
@@ -235,8 +238,9 @@ class MemoryDialer:
         self._poller = poller
         self.dials: list[MemoryDial] = []
 
-    def dial(self, key: PoolKey, timeout: float | None, done: Dialed) -> MemoryDial:
-        """Note a dial; ``done`` is called when the test ends it."""
+    def dial(self, key: PoolKey, timeout: float | None, done: Dialed, *, wary: bool = False) -> MemoryDial:
+        """Note a dial; ``done`` is called when the test ends it, so nothing is left to be ``wary`` of."""
+        del wary
         dial = MemoryDial(self._poller, key, timeout, done)
         self.dials.append(dial)
         return dial

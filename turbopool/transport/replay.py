@@ -24,7 +24,7 @@ class Attempt:
     idempotent: bool
     rewindable: bool
     replays: int
-    """How often the request was sent again already."""
+    """How often it was sent again already; for one that was sent, attempts of which nothing was do not count."""
 
 
 def may_replay(attempt: Attempt) -> bool:

@@ -42,7 +42,8 @@ class Upload:
     def run(self) -> None:
         """Draw the body. Runs on a worker thread, because it is the caller's own code."""
         try:
-            self._draw()
+            if self._begin():
+                self._draw()
         except BaseException as error:  # noqa: BLE001  # whatever the caller's iterator raises is the request's outcome
             self.error = error
         finally:
@@ -64,6 +65,12 @@ class Upload:
         with self._room:
             self._cancelled = True
             self._room.notify()
+
+    def _begin(self) -> bool:
+        """Look whether it is still wanted; one cancelled before that draws nothing, and can be sent again."""
+        with self._room:
+            self._body.started = self._body.started or not self._cancelled
+            return not self._cancelled
 
     def _draw(self) -> None:
         length, drawn = self._body.length, 0
