@@ -460,6 +460,7 @@ def test_an_answer_during_the_upload_is_delivered_and_the_upload_given_up(status
 
     def early(conn: Conn) -> None:
         conn.read_head()
+        assert conn.recv()  # an iterator has begun: one that has not is never drawn from, and so never closed
         conn.send(respond(b"early", status))
         if then == "reset":  # by closing with bytes unread
             return
