@@ -2,7 +2,7 @@
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help demo test lint type cover concurrency bench check servers clean
+.PHONY: help demo test lint type cover concurrency soak chaos bench faults check servers clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
@@ -10,7 +10,10 @@ help: ## this list
 demo: .venv/.installed ## a threaded service with two named clients, against a server of its own
 	$(BIN)/python examples/demo.py
 
-test: lint type cover concurrency ## the whole suite
+test: .venv/.installed-dev servers ## the whole suite
+	@$(MAKE) --no-print-directory --output-sync=target -j2 check soak
+	@$(MAKE) --no-print-directory cover
+	@$(MAKE) --no-print-directory concurrency
 
 check: lint type ## what needs no test run
 
@@ -23,14 +26,23 @@ type: .venv/.installed-dev ## mypy, strict
 	$(BIN)/mypy
 
 cover: .venv/.installed-dev servers ## the tests, with branch coverage
-	$(PYTEST) --cov -m "not concurrency"
+	$(PYTEST) --cov -m "not concurrency and not soak"
 
 # Each of these runs twice, the second time switching threads every microsecond: too slow to be traced as well.
 concurrency: .venv/.installed-dev servers ## the tests with many threads
 	$(PYTEST) -m concurrency
 
+soak: .venv/.installed-dev servers ## a minute of chaos
+	$(PYTEST) -m soak
+
+chaos: .venv/.installed-dev servers ## a real nginx reloaded and killed under 64 threads; SECONDS=1800 for longer
+	$(BIN)/python -W error -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
+
 bench: .venv/.installed servers ## turbopool beside its peers; ROUNDS=5 for steadier medians
 	$(BIN)/python bench/run.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+faults: .venv/.installed-dev ## turbopool beside its peers in the same faults; ARGS=--write puts the table into docs/
+	$(BIN)/python bench/faults.py $(ARGS)
 
 servers:
 	@scripts/install-servers.sh

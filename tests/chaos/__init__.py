@@ -1,0 +1,3 @@
+"""A chaos run against a real nginx that is reloaded, killed and restarted: ``make chaos``."""
+
+from __future__ import annotations

@@ -1,0 +1,126 @@
+"""The peers of a chaos run: a real nginx that can be killed, and a process that counts POSTs and spoils connections."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import zlib
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from tests.servers.certs import Authority
+from tests.servers.nginx import Nginx
+
+ROOT = Path(__file__).parents[2]
+_HERE = Path(__file__).parent
+_GRACEFUL_SECONDS = 10.0
+
+
+class Body(NamedTuple):
+    """What a complete body must be."""
+
+    size: int
+    crc: int
+
+    @classmethod
+    def of(cls, content: bytes) -> Body:
+        """What `content` is."""
+        return cls(len(content), zlib.crc32(content))
+
+
+class ChaosNginx(Nginx):
+    """An nginx that echoes nonces and serves random files.
+
+    Attributes:
+        bodies: the files, by name, below /files/, /chunked/, /gzip/ and /slow/.
+        log_file: a line for each finished request: method and nonce.
+        tally_file: a line for each request that reached the tally, the same.
+        tally_socket: where nginx looks for the tally.
+    """
+
+    def __init__(self, folder: Path, authority: Authority, rng: random.Random) -> None:
+        """Args: folder: an existing empty one. authority: issues the certificate. rng: makes the files."""
+        self.log_file = folder / "access.log"
+        self.tally_file = folder / "tally.log"
+        self.tally_socket = folder / "tally.sock"
+        self.bodies: dict[str, Body] = {}
+        self._rng = rng
+        super().__init__(folder, authority)
+
+    def quit(self) -> None:
+        """End it gracefully: connects are refused at once, what is being served is finished first."""
+        process = self._running()
+        process.send_signal(signal.SIGQUIT)
+        process.wait(_GRACEFUL_SECONDS)
+        self._process = None
+
+    def _write_folder(self, authority: Authority) -> None:
+        (self._folder / "temp").mkdir()
+        files = self._folder / "static" / "files"
+        files.mkdir(parents=True)
+        contents = {"1k": self._rng.randbytes(1 << 10), "64k": self._rng.randbytes(1 << 16)}
+        contents |= {"1m": self._rng.randbytes(1 << 20), "text": self._rng.randbytes(1 << 15).hex().encode()}
+        for name, content in contents.items():
+            (files / name).write_bytes(content)
+            self.bodies[name] = Body.of(content)
+        values = {
+            "USER": "user root;" if os.geteuid() == 0 else "",  # else its workers cannot enter the folder
+            "PORT": self.port,
+            "TLS_PORT": self.tls_port,
+            "FEW_PORT": self.few_port,
+            "IMPATIENT_PORT": self.impatient_port,
+            "CERTIFICATE": authority.server_file(),
+            "TALLY": self.tally_socket,
+        }
+        for name in ("nginx.conf", "locations.conf"):
+            text = (_HERE / name).read_text("utf-8")
+            for word, value in values.items():
+                text = text.replace(f"@{word}@", str(value))
+            (self._folder / name).write_text(text, "utf-8")
+
+
+class Peers:
+    """The process of :mod:`tests.chaos.peers`, from ``__enter__`` to ``__exit__``."""
+
+    def __init__(self, nginx: ChaosNginx, seed: int) -> None:
+        self._command = [
+            sys.executable, "-m", "tests.chaos.peers", "--socket", str(nginx.tally_socket),
+            "--log", str(nginx.tally_file), "--port", str(nginx.port), "--seed", str(seed),
+        ]  # fmt: skip
+        self._process: subprocess.Popen[str]
+        self.proxy_url = ""
+
+    def calm(self) -> dict[str, int]:
+        """Spoil nothing from now on; returns what the proxy did until now."""
+        told: dict[str, int] = json.loads(self._tell("calm\n"))
+        return told
+
+    def __enter__(self) -> Self:
+        self._process = subprocess.Popen(
+            self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        self.proxy_url = f"http://127.0.0.1:{int(self._tell(''))}"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()  # the process ends when nobody can tell it anything any more
+        self._process.wait(_GRACEFUL_SECONDS)
+        self._process.stdout.close()
+
+    def _tell(self, line: str) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(line)
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        assert answer, "the peers' process ended"
+        return answer
