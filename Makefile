@@ -11,9 +11,8 @@ demo: .venv/.installed ## a threaded service with two named clients, against a s
 	$(BIN)/python examples/demo.py
 
 test: .venv/.installed-dev servers ## the whole suite
-	@$(MAKE) --no-print-directory --output-sync=target -j2 check soak
+	@$(MAKE) --no-print-directory --output-sync=target -j2 soak check concurrency
 	@$(MAKE) --no-print-directory cover
-	@$(MAKE) --no-print-directory concurrency
 
 check: lint type ## what needs no test run
 
@@ -32,7 +31,7 @@ cover: .venv/.installed-dev servers ## the tests, with branch coverage
 concurrency: .venv/.installed-dev servers ## the tests with many threads
 	$(PYTEST) -m concurrency
 
-soak: .venv/.installed-dev servers ## a minute of chaos
+soak: .venv/.installed-dev servers ## a minute of chaos; make test runs it beside what needs one core
 	$(PYTEST) -m soak
 
 chaos: .venv/.installed-dev servers ## a real nginx reloaded and killed under 64 threads; SECONDS=1800 for longer

@@ -29,7 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run every test marked `concurrency` at two switch intervals."""
+    """Run every test marked `concurrency` at two switch intervals (FLT-P22)."""
     if metafunc.definition.get_closest_marker("concurrency"):
         metafunc.parametrize(
             "switch_interval", list(_SWITCH_INTERVALS.values()), ids=list(_SWITCH_INTERVALS), indirect=True

@@ -233,7 +233,8 @@ class ResponseFuture(Future[Response]):
                 msg = "the runtime did not answer by the request's deadline"
                 if self.fail(DeadlineExceeded(msg, origin=exchange.origin, processed="maybe", grace=GRACE)):
                     self._host.abandon(exchange)
-            elif now >= end:
+                return  # to look at the runtime takes time; the next request does
+            if now >= end:
                 with self._condition:
                     if not self.settled:  # or it is being woken this very moment
                         self._sleepers.remove(sleeper)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from turbopool.actors import hub as hubs
 from turbopool.actors import refusals
-from turbopool.actors.base import bury, tell, unread
+from turbopool.actors.base import bury, in_hand, tell, unread
 from turbopool.actors.messages import Abandon, AbandonAll, Acknowledge, Dispose, Lease, Reclaim, WarmUp
 from turbopool.actors.pool import Pool, PoolSettings
 from turbopool.actors.quota import Quota
@@ -114,9 +114,10 @@ class Runtime:
     def run_callback(self, task: Callable[[], None]) -> None:
         """Run a caller's code on a worker thread."""
         hub = self._hub
-        if hub is None:
-            raise self._refusal()
-        hub.callbacks.submit(task)
+        if hub is None:  # let go a moment ago, and its thread still refuses what came too late
+            threading.Thread(target=task, name="turbopool-callback", daemon=True).start()
+        else:
+            hub.callbacks.submit(task)
 
     def warm_up(self, key: PoolKey, connections: int, timeout: float | None) -> None:
         """Open connections ahead of requests.
@@ -280,6 +281,9 @@ def _forsake(supervisor: SupervisorRef | None, pools: list[Pool], error: BaseExc
     """Fail all that the actors and the pools of a lost thread hold."""
     actors = [pool.ref for pool in pools] + ([] if supervisor is None else [supervisor])
     bury(*actors)  # nothing is told to them from now on
+    for message in in_hand(actors):
+        if isinstance(message, Lease):  # nobody knows how far a stuck thread gets with it, should it ever go on
+            message.lessee.fail(_crash(message.lessee.key, error, sent=True))
     for pool in pools:
         pool.forsake(lambda sent, key=pool.key: _crash(key, error, sent=sent))  # type: ignore[misc]
     for message in unread(actors):

@@ -437,6 +437,16 @@ def test_fault_of_an_announcement_does_not_keep_the_others_from_their_outcome(di
 # -- the end -----------------------------------------------------------------------------
 
 
+def test_outcomes_that_a_stuck_thread_has_in_hand_are_announced_when_it_is_given_up(dispatcher: Dispatcher) -> None:
+    """FLT-P8."""
+    log: list[str] = []
+    dispatcher.announce(log.append, "read in the turn that never ends")
+
+    dispatcher.give_up()
+
+    assert log == ["read in the turn that never ends"]
+
+
 def test_what_was_told_before_the_end_is_still_handled(
     dispatcher: Dispatcher, poller: MemoryPoller, channel: MemoryChannel
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 from tests.actors.stage import Stage
 from tests.servers.wire import respond
 from turbopool.clock import NEVER
-from turbopool.errors import ConnectError, ConnectTimeout, TransportError
+from turbopool.errors import ConnectError, ConnectTimeout, TransportError, TurboPoolError
+from turbopool.transport.memory import MemoryChannel
 
 StageOf = Callable[..., Stage]
 
@@ -26,6 +28,32 @@ def test_connection_is_alive_when_made_and_dead_once_closed(stage: Stage) -> Non
     assert connection.is_closed
     assert channel.closed
     assert not connection.is_usable(stage.clock.now(), careful=True)
+
+
+class OutOfBuffers(MemoryChannel):
+    """Takes a part of a request; then the kernel has no memory for more, and the peer knows nothing of it."""
+
+    def send(self, data: bytes | memoryview) -> int:
+        """Take a part once."""
+        if self.sent:
+            raise OSError(errno.ENOBUFS, "no buffer space available")
+        return super().send(bytes(data[:100]))
+
+
+@pytest.mark.parametrize("read", [None, 2.0])
+def test_request_whose_sending_breaks_at_once_still_has_its_deadlines(stage: Stage, read: float | None) -> None:
+    """I1, I4: the server has nothing to say to half a request, and the slot must not wait for it for ever."""
+    call = stage.send(method="POST", body=bytes(100_000), timeout=5.0, read=read)
+    stage.dialer.pending[0].succeed(OutOfBuffers(stage.poller))
+    stage.settle()
+    assert call.is_running
+
+    stage.advance(5.0)
+
+    assert isinstance(call.error, TimeoutError)
+    assert isinstance(call.error, TurboPoolError)
+    assert call.error.processed == "maybe"
+    assert stage.stats().leased == 0
 
 
 def test_closing_twice_is_closing_once(stage: Stage) -> None:

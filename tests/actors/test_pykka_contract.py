@@ -49,7 +49,7 @@ def private_names_used() -> set[str]:
             used.add(node.attr)
         elif isinstance(node, ast.FunctionDef):
             used.add(node.name)
-    own |= {f"_{name}" for name in ("actor", "dispatcher", "queue", "answer_late")}
+    own |= {f"_{name}" for name in ("actor", "dispatcher", "hand", "queue", "answer_late")}
     return {name for name in used if (name.startswith("_") and not name.startswith("__")) or name == "Envelope"} - own
 
 

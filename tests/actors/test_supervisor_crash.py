@@ -76,6 +76,26 @@ def test_waiters_go_to_the_replacement_in_their_order(stage: Stage) -> None:
     assert [call.response.status_code for call in waiters] == [200] * 4
 
 
+def test_request_to_be_sent_again_still_gets_a_fresh_connection_from_the_replacement(stage: Stage) -> None:
+    """Row 3 of the replay rule: not one that carried another in the meantime."""
+    stage.idle(2)
+    calls = [stage.send(), stage.send()]
+    for call in calls:
+        stage.channel_of(call).error = ConnectionResetError("reset")
+    stage.settle()
+    stage.crash()
+    stage.settle()
+
+    stage.connect(stage.dialer.pending[0])
+
+    (first,) = (call for call in calls if call.is_running)
+    (second,) = (call for call in calls if call is not first)
+    stage.answer(first)
+    assert not second.is_running
+    stage.connect(stage.dialer.pending[0])
+    assert second.is_running
+
+
 def test_leases_behind_the_fatal_message_follow_those_that_waited(stage: Stage) -> None:
     """BEH-P40: what stands in the inbox of a dead actor is not lost."""
     stage.connected()

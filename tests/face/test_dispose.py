@@ -21,8 +21,9 @@ from tests.servers.connection import Conn
 from tests.servers.raw import RawServer, always
 from tests.servers.wire import respond
 from tests.waiting import eventually
-from turbopool import Client, ClientDisposed, ClientFactory, Response, ResponseFuture, Timeout
+from turbopool import Client, ClientDisposed, ClientFactory, ClientOptions, Response, ResponseFuture, Timeout
 from turbopool.actors.hub import live_hubs
+from turbopool.runtime import Runtime
 from turbopool.transport.download import BodyStream
 
 SOON = 0.1
@@ -724,3 +725,14 @@ def test_cancelling_what_drains_ends_the_disposal() -> None:
                 future.result(0)
         disposed.result(5)
         assert_nothing_left(server.port)
+
+
+def test_callbacks_of_a_request_that_is_refused_after_the_end_are_still_called() -> None:
+    """FLT-P2: a submit may race a dispose; its refusal then comes when no worker threads are left."""
+    called = threading.Event()
+    runtime = Runtime(ClientOptions())
+    runtime.dispose()
+
+    runtime.run_callback(called.set)
+
+    assert called.wait(5)

@@ -21,6 +21,7 @@ from turbopool import future as future_module
 from turbopool.actors import dispatcher, hub
 from turbopool.actors.dispatcher import LATE
 from turbopool.actors.hub import CONFIRM
+from turbopool.transport.connection import Http1Connection
 
 
 class Blocking:
@@ -113,6 +114,32 @@ def test_a_stuck_thread_is_noticed_by_whoever(monkeypatch: pytest.MonkeyPatch, w
         assert stuck.done()
         assert running.done()
         blocking.released.set()
+
+
+def test_the_request_in_the_hand_of_a_stuck_thread_fails_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FLT-P8, I1: it stands in no book and no inbox; what becomes of it, should the thread go on, nobody knows."""
+    monkeypatch.setattr(dispatcher, "LATE", 0.3)
+    monkeypatch.setattr(hub, "CONFIRM", 0.2)
+    monkeypatch.setattr(future_module, "PATROL", 0.5)
+    reached, released, usable = threading.Event(), threading.Event(), Http1Connection.is_usable
+
+    def stuck(connection: Http1Connection, now: float, *, careful: bool) -> bool:
+        reached.set()
+        released.wait(60)
+        return usable(connection, now, careful=careful)
+
+    with RawServer(healthy) as server, Client(base_url=server.url) as client:
+        assert client.get("/first").status_code == 200
+        monkeypatch.setattr(Http1Connection, "is_usable", stuck)
+        future = client.send_async("GET", "/in-hand", timeout=None)
+        assert reached.wait(5)
+
+        assert_says_what_is_known(future.exception(5), ManagerCrashed, sent=True)
+
+        monkeypatch.undo()
+        assert client.get("/next").status_code == 200
+        released.set()
+        eventually(lambda: len(dispatchers()) == 1)
 
 
 def test_a_thread_that_could_not_run_for_a_while_is_not_taken_for_a_stuck_one(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import select
 import socket
 import ssl
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -258,6 +260,34 @@ def test_nothing_more_is_taken_while_ciphertext_waits(ends: Ends, authority: Aut
             channel.flush()
     assert received == data
     assert not channel.wants_write
+
+
+class Breaking(socket.socket):
+    """Takes so many more bytes, and then breaks."""
+
+    left = 1 << 20
+
+    def send(self, data: Any, flags: int = 0, /) -> int:  # noqa: ANN401 - as the standard library has it
+        """Take a part, or break."""
+        if not self.left:
+            raise ConnectionResetError(errno.ECONNRESET, "reset")
+        taken = super().send(data[: self.left], flags)
+        self.left -= taken
+        return taken
+
+
+@pytest.mark.parametrize("left", [0, 1, 20_000])
+def test_bytes_that_went_out_before_a_break_count_as_sent(ends: Ends, authority: Authority, left: int) -> None:
+    """I11, row 1 of the replay rule: a POST of which a byte was handed to the kernel is never sent again."""
+    with Breaking(fileno=ends[0].detach()) as ours:
+        ours.settimeout(0)
+        channel, _ = _shaken((ours, ends[1]), authority)
+        ours.left = left
+
+        if left:
+            assert channel.send(bytes(50_000)) > 0
+        with pytest.raises(ConnectionResetError):
+            channel.send(bytes(50_000))
 
 
 def test_a_memoryview_is_sent_like_bytes(ends: Ends, authority: Authority) -> None:

@@ -469,6 +469,26 @@ def test_a_host_that_tls_cannot_name_is_a_tls_error(turned: Turned, server: RawS
     server.wait_until(lambda server: server.open == 0)
 
 
+@pytest.mark.parametrize(("number", "kind"), [(errno.ENOENT, TlsError), (errno.EMFILE, ResourceError)])
+def test_a_context_that_cannot_be_loaded_ends_the_dial_and_its_socket(
+    turned: Turned, server: RawServer, number: int, kind: type[TurboPoolError]
+) -> None:
+    """FLT-N18, I9."""
+
+    def contexts(_: PoolKey) -> TlsContext:
+        raise OSError(number, "scripted")
+
+    with _dialing(turned, [ipv4(server.port)]) as dialing:
+        dialing.dialer.contexts = contexts
+        dialing.start(_tls_key(server))
+
+        error = dialing.error()  # kept: so would its traceback keep the socket
+
+        assert type(error) is kind
+        server.wait_until(lambda server: server.open == 0)
+        dialing.assert_nothing_is_left()
+
+
 # -- cancelling ------------------------------------------------------------------------------------------
 
 

@@ -32,10 +32,11 @@ _BEGIN = _Begin()
 class Inbox:
     """A queue of envelopes that schedules a step for each."""
 
-    __slots__ = ("_actor", "_dispatcher", "_queue")
+    __slots__ = ("_actor", "_dispatcher", "_hand", "_queue")
 
     def __init__(self) -> None:
         self._queue: deque[Envelope[Any]] = deque()
+        self._hand: Envelope[Any] | None = None
         self._actor: DispatchedActor
         self._dispatcher: Dispatcher
 
@@ -57,6 +58,11 @@ class Inbox:
         """Return the messages that were not handled yet. Any thread."""
         return [envelope.message for envelope in self._queue.copy()]
 
+    def in_hand(self) -> list[Any]:
+        """Return the message that is being handled, if one is. Any thread."""
+        hand = self._hand
+        return [] if hand is None else [hand.message]
+
     def handle_now(self, message: object) -> None:
         """Let the actor handle a message before those in the queue. Dispatcher's thread."""
         self._actor.handle(Envelope(message))
@@ -71,7 +77,9 @@ class Inbox:
     def step(self) -> None:
         """Let the actor handle one message. Dispatcher's thread."""
         if self._queue:
-            self._actor.handle(self._queue.popleft())
+            self._hand = self._queue.popleft()
+            self._actor.handle(self._hand)
+            self._hand = None
 
 
 class DispatchedActor(pykka.Actor):
@@ -180,6 +188,11 @@ def hand(ref: pykka.ActorRef[Any], message: object) -> bool:
 def unread(refs: Iterable[pykka.ActorRef[Any]]) -> list[Any]:
     """Return the messages that these actors, all of them ours, did not handle yet. Any thread."""
     return [message for ref in refs if isinstance(inbox := ref.actor_inbox, Inbox) for message in inbox.unread()]
+
+
+def in_hand(refs: Iterable[pykka.ActorRef[Any]]) -> list[Any]:
+    """Return the messages that these actors, all of them ours, are in the midst of handling. Any thread."""
+    return [message for ref in refs if isinstance(inbox := ref.actor_inbox, Inbox) for message in inbox.in_hand()]
 
 
 def bury(*refs: pykka.ActorRef[Any] | None) -> None:

@@ -145,6 +145,8 @@ class Dispatcher:
     def give_up(self) -> None:
         """Count a stuck thread as ended; should it ever go on, it closes what it holds and ends."""
         self._is_lost = self.has_ended = self._stopping = True
+        for tell, outcome in self._announcements.copy():  # settled here: it may never come to it
+            tell(outcome)
 
     def stop(self, timeout: float = 5.0) -> None:
         """End the thread after its present turn, and release poller and waker. Never joins itself."""

@@ -131,7 +131,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         if lessee.deadline <= now:
             lessee.expired(round(now - lessee.asked_at, 3), self._pool.counts(), self._recovery.cause)
             return
-        if self._grant_idle(lessee):
+        if not lessee.needs_fresh and self._grant_idle(lessee):
             return
         if self._dialing.is_hopeless:
             self._dialing.refuse(lessee)
@@ -139,7 +139,10 @@ class TcpConnectionManagerActor(DispatchedActor):
         if ledger.queued >= self._settings.max_pending + ledger.opening:
             lessee.refused(refusals.queue_full(self._pool))
             return
-        ledger.enqueue(lessee)
+        if lessee.needs_fresh:  # a crashed predecessor's
+            ledger.take_back(lessee)
+        else:
+            ledger.enqueue(lessee)
         self._dialing.begin(lessee)
         self._expiry.arm(min(self._expiry.due, lessee.queue_deadline))
 
@@ -166,7 +169,8 @@ class TcpConnectionManagerActor(DispatchedActor):
         if connection not in ledger.leased:
             return
         recovery = self._recovery
-        is_news = (recovery.unproven or recovery.state is not State.OPEN) and connection.has_answered
+        is_first = bool(recovery.unproven) and connection in recovery.unproven
+        is_news = (is_first or recovery.state is not State.OPEN) and connection.has_answered
         if is_news:
             recovery.answered(connection)
         if not reusable or self._must_close(connection, now):
@@ -365,7 +369,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         """Leave nothing behind, whoever stopped this actor: a foreign ``stop_all`` comes here as well."""
         if not self._draining:  # what came just before the order to stop goes the way of what comes after it
             for lessee in self._ledger.empty_queue():
-                self._forward(Lease(lessee))
+                leave(self._supervisor, Lease(lessee))
         self._halt()
         self._room.changed()  # or it would stand in line for ever, and others behind it
         self._close_timers()
@@ -381,15 +385,12 @@ class TcpConnectionManagerActor(DispatchedActor):
             message.lessee.refused(refusals.crashed(self._pool.key, error, sent=0))
 
     def undelivered(self, message: object) -> None:
-        """Send a late lease the way of all new ones; everything else is of the past."""
+        """Send what came too late the way of all new requests; everything else is of the past."""
         match message:
-            case Lease():
-                self._forward(message)
+            case Lease() | Abandon():
+                leave(self._supervisor, message)  # which knows what to answer, even if it has stopped as well
             case _:
                 return
-
-    def _forward(self, message: Lease) -> None:
-        leave(self._supervisor, message)  # which knows what to answer, even if it has stopped as well
 
     def _tell_supervisor(self, message: SupervisorMessage) -> None:
         tell(self._supervisor, message)  # if it stopped first, there is nobody to tell

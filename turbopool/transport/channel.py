@@ -143,7 +143,13 @@ class TlsChannel:
             return 0
         taken = self._tls.write(memoryview(data)[:RECEIVE_BYTES])
         self._collect()
-        self.flush()
+        left = len(self._unsent)
+        try:
+            self.flush()
+        except OSError:
+            if len(self._unsent) == left:
+                raise
+            # a part of it is on its way: it counts as sent, and whoever sends or reads next learns what broke
         return taken
 
     def flush(self) -> bool:

@@ -304,6 +304,8 @@ class Http1Connection:
         exchange.sent = self._sender.sent or exchange.sent
         self._sender.stop(error)
         self._watch(READ)
+        self._rearm(exchange)  # it may have nothing to say yet
+        self._expect_bytes(exchange)
         if self._sender.sent == 0:
             self._on_broken(error)
         else:

@@ -200,8 +200,12 @@ class Dial:
         self._phase = "tls"
         try:
             channel = TlsChannel(attempt.sock, self._dialer.contexts(self.key), self.key.host)
-        except (ssl.SSLError, ValueError) as problem:
+        except (OSError, ValueError) as problem:  # ssl.SSLError is one; files may be gone, or none may be opened
             attempt.sock.close()
+            if isinstance(problem, OSError) and problem.errno in _OUT_OF_FILES:
+                msg = f"TLS could not begin: {problem}"
+                self._report(None, self._error(ResourceError, msg, "raise the limit of files", problem))
+                return
             msg, advice = f"TLS could not begin: {problem}", "check verify=, cert= and the host name"
             self._report(None, self._error(TlsError, msg, advice, problem))
             return
