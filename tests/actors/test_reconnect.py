@@ -173,7 +173,8 @@ def test_when_the_attempts_end_each_waiter_fails_with_an_instance_of_its_own(sta
     assert len({id(error) for error in errors}) == 3
     for error in errors:
         assert isinstance(error, ConnectError)
-        assert (error.message, error.attempts, error.origin) == ("refused by the script", 6, KEY.origin)
+        assert error.message == "6 attempts to reconnect failed, the last of them so: refused by the script"
+        assert (error.attempts, error.origin) == (6, KEY.origin)
     assert [error.processed for error in errors if isinstance(error, ConnectError)] == ["maybe", "no", "no"]
 
 

@@ -74,7 +74,7 @@ class Dialing:
     def refuse(self, lessee: Exchange) -> None:
         """Fail a request with what all the attempts failed with."""
         self._refused_at = self._dispatcher.now
-        lessee.refused(refusals.unreachable(self._pool))
+        lessee.refused(refusals.unreachable(self._pool, self._dispatcher.now))
 
     def begin(self, culprit: Exchange | None = None) -> None:
         """Dial for those who wait, as far as it is wanted, due and allowed; ``culprit`` is whoever just came."""

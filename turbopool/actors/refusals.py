@@ -60,15 +60,19 @@ def not_started(cause: OSError | RuntimeError) -> ResourceError:
     )  # fmt: skip
 
 
-def unreachable(pool: Pool) -> TurboPoolError:
+def unreachable(pool: Pool, now: float) -> TurboPoolError:
     """The attempts to come back have ended; the last failure is the cause of all."""
     recovery = pool.recovery
     cause, attempts = recovery.cause, recovery.failures
+    facts: dict[str, Any] = {"attempts": attempts, "waiting": pool.ledger.queued}  # Any: some are named fields
+    facts["next_look_in"] = max(0.0, recovery.due - now)
+    advice = "check the server; it is looked for again by itself"
     if isinstance(cause, ConnectError | TimeoutError) and isinstance(cause, TurboPoolError):
-        return cause.with_(attempts=attempts, waiting=pool.ledger.queued)
+        message = f"{attempts} attempts to reconnect failed, the last of them so: {cause.message}"
+        return cause.with_(message=message, advice=advice, **facts)
     error = ConnectError(
-        "the server closes every new connection without an answer", origin=pool.key.origin, phase="connect",
-        may_retry=True, attempts=attempts, advice="check the server; it is looked for again at intervals",
+        f"{attempts} attempts to reconnect failed: the server closes every new connection without an answer",
+        origin=pool.key.origin, phase="connect", may_retry=True, advice=advice, **facts,
     )  # fmt: skip
     error.__cause__ = cause
     return error

@@ -17,6 +17,8 @@ from turbopool.clock import NEVER
 from turbopool.errors import (
     ClientDisposed,
     DeadlineExceeded,
+    InvalidRequest,
+    LimitExceeded,
     ReadError,
     ReadTimeout,
     RemoteProtocolError,
@@ -455,7 +457,10 @@ class Http1Connection:
     def _fail(self, exchange: Exchange, error: TurboPoolError) -> None:
         """End the exchange with an error that says what is known of the request, and close."""
         if not error.origin:
-            error = error.with_(**self._facts(exchange, "recv" if self._parser.started else "wait"))
+            facts = self._facts(exchange, "recv" if self._parser.started else "wait")
+            if isinstance(error, InvalidRequest | LimitExceeded):  # again, it would end the same
+                facts["may_retry"] = False
+            error = error.with_(**facts)
         if self._stream is not None and self._parser.pieces:
             self._stream.feed(self._parser.pieces)  # what came with the end that failed it
         self._stop_streams(error)
@@ -496,7 +501,7 @@ class Http1Connection:
             "phase": phase,
             "request_sent": exchange.was_sent,
             "processed": processed,
-            "may_retry": not exchange.was_sent or exchange.wire.idempotent,
+            "may_retry": exchange.rewindable and (not exchange.was_sent or exchange.wire.idempotent),
             "attempts": exchange.replays + 1,
             "bytes_sent": exchange.sent,
         }

@@ -169,14 +169,14 @@ class Exchange:
     def refused(self, error: Exception) -> None:
         """Fail: no connection will come, or none again."""
         if self.was_sent and isinstance(error, TurboPoolError):
-            may_retry = error.may_retry and self.wire.idempotent
+            may_retry = error.may_retry and self.wire.idempotent and self.rewindable
             error = error.with_(request_sent=True, processed="maybe", may_retry=may_retry)
         self.fail(error)
 
     def expired(self, waited: float, counts: dict[str, int], cause: Exception | None = None) -> None:
         """Fail: the wait for a connection took too long; ``cause`` is what broke the server's last one, if it did."""
         processed = "maybe" if self.was_sent else "no"  # sent before, and back in the queue
-        may_retry = not self.was_sent or self.wire.idempotent
+        may_retry = self.rewindable and (not self.was_sent or self.wire.idempotent)
         facts = {"origin": self.origin, "phase": "queue", "request_sent": self.was_sent, "processed": processed,
                  "may_retry": may_retry, "waited": waited}  # fmt: skip
         if self.queue_deadline < self.deadline:

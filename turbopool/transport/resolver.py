@@ -6,6 +6,7 @@ ends at its own deadline, whoever asks again joins the same look-up, and the num
 
 from __future__ import annotations
 
+import codecs
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,9 @@ Address = tuple[int, tuple[Any, ...]]
 """A family, and what ``connect`` takes."""
 Answer = list[Address] | OSError
 Lookup = Callable[..., Any]
+
+# getaddrinfo would import it on first use; a fork at that moment leaves the child an import lock that nobody releases.
+codecs.lookup("idna")
 
 MAX_THREADS = 64
 """Look-ups at once, hung ones included; further names wait for a thread until their deadline."""
