@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from typing import Protocol
 
 from turbopool.actors.base import renew_registry_after_fork
-from turbopool.actors.dispatcher import Dispatcher
+from turbopool.actors.dispatcher import LATE, Dispatcher
 from turbopool.actors.poller import system_poller, system_waker
 from turbopool.clock import SystemClock
 from turbopool.transport.resolver import Resolver
@@ -54,6 +54,7 @@ class Hub:
 
     def __init__(self) -> None:
         self._closed = False
+        self.users: weakref.WeakSet[User] = weakref.WeakSet()
         with ExitStack() as undo:  # a machine that has run out of descriptors or threads
             undo.callback((poller := system_poller()).close)
             undo.callback((waker := system_waker()).close)
@@ -64,7 +65,6 @@ class Hub:
         self.callbacks = Workers("turbopool-callback", MAX_CALLBACK_THREADS)
         self.bodies = Workers("turbopool-body", MAX_BODY_THREADS)
         self.count = 0
-        self.users: weakref.WeakSet[User] = weakref.WeakSet()
         _hubs.add(self)
 
     def close(self) -> None:
@@ -90,7 +90,7 @@ class Hub:
             if not dispatcher.is_late(now) or dispatcher.answers(CONFIRM):
                 return False
             dispatcher.give_up()
-            self._lose(TimeoutError("it has been stuck for more than 5 seconds"))
+            self._lose(TimeoutError(f"it has been stuck for more than {LATE:g} seconds"))
         return True
 
     def _on_end(self, death: BaseException | None) -> None:
