@@ -293,7 +293,7 @@ def _forsake(supervisor: SupervisorRef | None, pools: list[Pool], error: BaseExc
             message.done.set()
 
 
-def _crash(key: PoolKey, error: BaseException, *, sent: int) -> ManagerCrashed:
+def _crash(key: PoolKey, error: BaseException, *, sent: bool) -> ManagerCrashed:
     return refusals.crashed(key, error, sent=sent, what="the dispatcher's thread")
 
 

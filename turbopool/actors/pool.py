@@ -59,11 +59,11 @@ class Pool:
     def __post_init__(self) -> None:
         self.recovery = Recovery(self.settings.reconnect)
 
-    def bury(self, crash: Callable[[int], TurboPoolError]) -> list[Exchange]:
+    def bury(self, crash: Callable[[bool], TurboPoolError]) -> list[Exchange]:
         """Close and fail all that a dead manager left on connections; return those who waited, in order.
 
         Args:
-            crash: the error for a request of which so many bytes were sent.
+            crash: the error for a request, by whether a byte of it was sent.
         """
         books, self.ledger = self.ledger, Ledger(self.settings.limit)
         waiting = books.empty_queue()
@@ -80,7 +80,7 @@ class Pool:
         self.closed = self.opened
         return waiting
 
-    def forsake(self, crash: Callable[[int], TurboPoolError]) -> None:
+    def forsake(self, crash: Callable[[bool], TurboPoolError]) -> None:
         """Fail all requests, and touch nothing else: the thread that owns the books ended or is stuck. Any thread.
 
         What a stuck thread holds it closes itself, should it ever go on; a descriptor closed under its feet might be

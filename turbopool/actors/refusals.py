@@ -78,10 +78,10 @@ def unreachable(pool: Pool, now: float) -> TurboPoolError:
     return error
 
 
-def crashed(key: PoolKey, cause: BaseException, *, sent: int, what: str = "the manager of the pool") -> ManagerCrashed:
+def crashed(key: PoolKey, cause: BaseException, *, sent: bool, what: str = "the manager of the pool") -> ManagerCrashed:
     """A part of the runtime ended of a bug."""
     error = ManagerCrashed(
-        f"{what} crashed: {cause!r}", origin=key.origin, phase="wait" if sent else "queue", request_sent=sent > 0,
+        f"{what} crashed: {cause!r}", origin=key.origin, phase="wait" if sent else "queue", request_sent=sent,
         processed="maybe" if sent else "no", may_retry=not sent, advice="this is a bug of turbopool; please report it",
     )  # fmt: skip
     error.__cause__ = cause

@@ -117,10 +117,10 @@ class SupervisorActor(DispatchedActor):
         try:
             pool = self._open(lessee.key)
         except BaseException as error:  # noqa: BLE001  # a bug in the making of a manager harms no other key
-            lessee.refused(refusals.crashed(lessee.key, error, sent=0))
+            lessee.refused(refusals.crashed(lessee.key, error, sent=False))
             return
         if pool.crash is not None:
-            lessee.refused(refusals.crashed(pool.key, pool.crash, sent=0))
+            lessee.refused(refusals.crashed(pool.key, pool.crash, sent=False))
         elif not hand(pool.ref, message):
             self._refuse(message)
 
@@ -187,7 +187,7 @@ class SupervisorActor(DispatchedActor):
                     self.actor_ref.tell(Lease(lessee))
         else:
             for lessee in waiting:
-                lessee.refused(refusals.crashed(key, error, sent=0))
+                lessee.refused(refusals.crashed(key, error, sent=False))
         self._make_room()
         self._end_if_empty()
 
@@ -233,7 +233,7 @@ class SupervisorActor(DispatchedActor):
         self._deadline.close()
         for pool in self._pools.values():
             if not tell(pool.ref, Halt(disposed=bool(self._disposals))):
-                for lessee in pool.bury(lambda sent, key=pool.key: refusals.stopped(key.origin, sent=sent > 0)):  # type: ignore[misc]
+                for lessee in pool.bury(lambda sent, key=pool.key: refusals.stopped(key.origin, sent=sent)):  # type: ignore[misc]
                     lessee.refused(refusals.stopped(lessee.origin))
         self._pools.clear()  # callers must not find managers that end
         for disposal in self._disposals:

@@ -382,7 +382,7 @@ class TcpConnectionManagerActor(DispatchedActor):
     def dropped(self, message: object, error: BaseException) -> None:
         """Fail the request whose lease was fatal, unless it stands in the books, which a replacement takes over."""
         if isinstance(message, Lease) and not self._ledger.holds(message.lessee):
-            message.lessee.refused(refusals.crashed(self._pool.key, error, sent=0))
+            message.lessee.refused(refusals.crashed(self._pool.key, error, sent=False))
 
     def undelivered(self, message: object) -> None:
         """Send what came too late the way of all new requests; everything else is of the past."""
