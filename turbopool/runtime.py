@@ -17,6 +17,7 @@ from turbopool.actors.base import bury, in_hand, tell, unread
 from turbopool.actors.messages import Abandon, AbandonAll, Acknowledge, Dispose, Lease, Reclaim, WarmUp
 from turbopool.actors.pool import Pool, PoolSettings
 from turbopool.actors.quota import Quota
+from turbopool.actors.spoken import Spoken
 from turbopool.actors.supervisor import SupervisorActor, SupervisorRef
 from turbopool.clock import NEVER
 from turbopool.config import ClientOptions
@@ -26,11 +27,11 @@ from turbopool.errors import ClientDisposed, ManagerCrashed, PoolFull, ResourceE
 from turbopool.stats import PoolKey, RuntimeStats
 from turbopool.transport.dialer import Dialer
 from turbopool.transport.exchange import Exchange
-from turbopool.transport.http1 import Limits
+from turbopool.transport.head import Limits
 from turbopool.transport.landlord import ConnectionSettings
 from turbopool.transport.workers import on_worker
 
-_ALPN = {"1.0": (), "1.1": ("http/1.1",)}
+_ALPN = {"1.0": (), "1.1": ("http/1.1",), "2": ("h2", "http/1.1")}
 _PATIENCE = 5.0
 """Seconds to wait for a dispatcher that does not answer."""
 
@@ -46,6 +47,7 @@ class Runtime:
         self.options = options
         self.tls = options.tls()
         self._pools: dict[PoolKey, Pool] = {}
+        self._spoken = Spoken()
         self._hub: hubs.Hub | None = None
         self._supervisor: SupervisorRef | None = None
         self._lock = threading.Lock()
@@ -71,6 +73,8 @@ class Runtime:
         """
         if self._disposed:
             raise self._refusal()
+        if exchange.may_lower and self._spoken.lacks(exchange.key, exchange.asked_at):
+            exchange.lower()
         pool, hub = self._pools.get(exchange.key), self._hub
         if pool is None or hub is None or hub.is_lost(exchange.asked_at) or not self._tell_manager(pool, exchange):
             try:
@@ -194,7 +198,7 @@ class Runtime:
     def _tell_manager(self, pool: Pool, exchange: Exchange) -> bool:
         pending = len(pool.ref.actor_inbox)  # type: ignore[arg-type]  # our own inbox
         # The queue's bound, before the mailbox grows beyond it.
-        if pending > self.options.max_pending_requests + pool.ledger.limit:
+        if pending > self.options.max_pending_requests + pool.most:
             msg = "too many requests wait for a connection"
             exchange.fail(PoolFull(
                 msg, origin=exchange.origin, phase="queue", may_retry=True, option="max_pending_requests",
@@ -248,6 +252,7 @@ class Runtime:
             lifetime=options.connection_lifetime,
             idle_timeout=options.idle_timeout,
             spawn=hub.bodies.submit,
+            http2=options.http2,
         )  # fmt: skip
 
         def settings_for(key: PoolKey) -> PoolSettings:
@@ -257,7 +262,8 @@ class Runtime:
                 connect_timeout=options.connect_timeout or None,
                 connection=settings,
                 reconnect=options.reconnect,
-                min_idle=options.http1.min_idle_connections,
+                min_idle=options.http1.min_idle_connections if key.version != "2" else 0,
+                streams=options.http2.max_concurrent_streams if key.version == "2" else 1,
             )
 
         def reclaim(go_on: Callable[[], None]) -> None:
@@ -266,7 +272,7 @@ class Runtime:
 
         dialer = Dialer(hub.dispatcher, hub.resolver, self._context_for, reclaim)
         quota = Quota(options.max_conns_per_host, options.max_total_connections)
-        supervisor = SupervisorActor.start(hub.dispatcher, dialer, quota, settings_for, self._pools)
+        supervisor = SupervisorActor.start(hub.dispatcher, dialer, quota, self._spoken, settings_for, self._pools)
         return supervisor
 
     def _context_for(self, key: PoolKey) -> TlsContext:

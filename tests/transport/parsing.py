@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
 
-from turbopool.transport.http1 import Limits, ResponseParser
+from turbopool.transport.head import Limits
+from turbopool.transport.http1 import ResponseParser
 
 T = TypeVar("T")
 Fields = list[tuple[bytes, bytes]]

@@ -10,7 +10,8 @@ import pytest
 from tests.servers.wire import chunked, respond
 from tests.transport.parsing import CHUNKED, OK, bytewise, fed, memory, parse
 from turbopool.errors import IncompleteRead, LimitExceeded, RemoteProtocolError
-from turbopool.transport.http1 import Limits, ResponseParser
+from turbopool.transport.head import Limits
+from turbopool.transport.http1 import ResponseParser
 from turbopool.transport.http1_chunks import ChunkedBody
 
 EMPTY = OK + b"Content-Length: 0\r\n\r\n"

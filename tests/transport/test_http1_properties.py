@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from tests.transport.parsing import Fields, Parsed, bytewise, cut
 from turbopool.errors import TurboPoolError
-from turbopool.transport.http1 import Limits, ResponseParser
+from turbopool.transport.head import Limits
+from turbopool.transport.http1 import ResponseParser
 
 EXAMPLES = settings(max_examples=120, deadline=None)
 FEW = settings(max_examples=50, deadline=None)

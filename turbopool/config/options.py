@@ -73,8 +73,18 @@ class Http2Options:
     """Bytes a server may send on a connection before they are read."""
     stream_window: int = 2 * _MIB
     """Bytes a server may send of one response before they are read."""
+    keep_alive_interval: float | None = 30.0
+    """Seconds without a byte from the server, while requests wait, after which it is asked for a sign of life by PING.
+    0 or None: never."""
+    keep_alive_timeout: float = 20.0
+    """Seconds to wait for that sign until the connection is given up."""
 
     def __post_init__(self) -> None:
+        check_seconds("http2.keep_alive_interval", self.keep_alive_interval)
+        check_seconds("http2.keep_alive_timeout", self.keep_alive_timeout)
+        if not self.keep_alive_timeout:
+            msg = "http2.keep_alive_timeout must be more than 0 seconds"
+            raise ValueError(msg)
         check_count("http2.max_connections_per_server", self.max_connections_per_server)
         check_count("http2.max_concurrent_streams", self.max_concurrent_streams)
         for name in ("connection_window", "stream_window"):

@@ -13,7 +13,8 @@ from turbopool.clock import NEVER
 from turbopool.errors import DeadlineExceeded, PoolTimeout, TurboPoolError
 from turbopool.models import BodySource, Request, Response
 from turbopool.stats import PoolKey
-from turbopool.transport.http1 import ResponseHead
+from turbopool.transport.head import ResponseHead
+from turbopool.transport.http2_wire import StreamRequest
 from turbopool.transport.wire import WireRequest
 
 
@@ -56,12 +57,16 @@ class _Delivered:
 _DELIVERED = _Delivered()
 
 
-class Carrier(Protocol):
-    """What a request runs on: a connection."""
+class Runner(Protocol):
+    """What a request can be put on: a connection."""
 
     def run(self, exchange: Exchange) -> None:
         """Send the request, deliver its response."""
         ...
+
+
+class Carrier(Protocol):
+    """What a request runs on: a connection, or a stream of one."""
 
     def abort(self) -> None:
         """Give the request up."""
@@ -88,7 +93,8 @@ class Exchange:
         in_memory: whether the response is kept whole; else it is streamed.
         made_at: where the caller asked for a streamed one, as ``file:line``; None of one that is kept whole.
         body_limit: bytes a response may decode to.
-        connection: the one it runs on now.
+        connection: what it runs on now.
+        may_lower: whether it may go over HTTP/1.1 if the server does not speak HTTP/2.
         sent: bytes handed to the kernel in the last attempt that handed any over.
         replays: how often it was tried again.
         resent: how often that was after bytes of it had been handed to the kernel.
@@ -98,8 +104,8 @@ class Exchange:
 
     __slots__ = (
         "asked_at", "body_limit", "completion", "connect_timeout", "connection", "deadline", "in_memory", "key",
-        "made_at", "needs_fresh", "owner", "queue_deadline", "queue_timeout", "read_timeout", "replays", "request",
-        "resent", "sent", "tally", "url", "wire", "write_timeout",
+        "made_at", "may_lower", "needs_fresh", "owner", "queue_deadline", "queue_timeout", "read_timeout", "replays",
+        "request", "resent", "sent", "tally", "url", "wire", "write_timeout",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  # built in one place, by the client
@@ -132,7 +138,7 @@ class Exchange:
         self.connection: Carrier | None = None
         self.sent = 0
         self.replays = self.resent = 0
-        self.needs_fresh = False
+        self.needs_fresh = self.may_lower = False
         self.tally: Tally | None = None
         self.completion: Completion
 
@@ -157,7 +163,13 @@ class Exchange:
         body = self.wire.body
         return not isinstance(body, Body) or body.rewindable
 
-    def granted(self, connection: Carrier) -> None:
+    def lower(self) -> None:
+        """Go on as HTTP/1.1, which the server speaks instead: another key, and another form."""
+        if isinstance(self.wire, StreamRequest):
+            self.key = self.key._replace(version="1.1")
+            self.wire = self.wire.as_http1()
+
+    def granted(self, connection: Runner) -> None:
         """Run on this connection."""
         connection.run(self)
 

@@ -9,12 +9,12 @@ is delivered, and ``leftover`` tells the owner to close the connection (RFC 9112
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum, auto
 
 import httptools
 
 from turbopool.errors import IncompleteRead, LimitExceeded, RemoteProtocolError, TurboPoolError, shorten
+from turbopool.transport.head import Field, Limits, ResponseHead
 from turbopool.transport.http1_chunks import ChunkedBody
 
 _END_OF_HEAD = b"\r\n\r\n"
@@ -23,41 +23,6 @@ _NO_CONTENT, _RESET_CONTENT, _NOT_MODIFIED, _SWITCHING, _FINAL, _MAX_STATUS = 20
 _MIN_STATUS = 100
 _MAX_LENGTH_DIGITS = 18
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive"})
-
-Field = tuple[bytes, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a peer may send before it is cut off; each names an option of the client."""
-
-    max_response_headers: int = 65_536
-    max_header_count: int = 256
-    max_informational: int = 16
-    max_buffered_body: int = 268_435_456
-
-
-class ResponseHead:
-    """A status line and its fields, judged. Shared by all responses with the same bytes: not to be changed.
-
-    Attributes:
-        keep_alive: whether the peer lets the connection be used again; ``close`` wins, wherever it stands.
-        length: bytes of the body; None if only its end tells.
-        chunked: whether the body is in chunks.
-        idle_hint: seconds from ``Keep-Alive: timeout=``, or None.
-    """
-
-    __slots__ = ("chunked", "fields", "idle_hint", "keep_alive", "length", "reason", "status", "version")
-
-    def __init__(self, status: int, reason: bytes, fields: list[Field], version: str) -> None:
-        self.status = status
-        self.reason = reason
-        self.fields = fields
-        self.version = version
-        self.keep_alive: bool | None = None
-        self.length: int | None = None
-        self.chunked = False
-        self.idle_hint: float | None = None
 
 
 class _Phase(Enum):

@@ -79,17 +79,17 @@ class Reactor(Protocol):
         """Call ``tell(outcome)`` at the end of this turn: whoever it wakes must not compete with the turn's work."""
         ...
 
+    def defer(self, callback: Callable[[], None], on_crash: Callable[[BaseException], None]) -> None:
+        """Run ``callback`` when the work at hand is done, before descriptors are looked at or futures are told."""
+        ...
+
     def post(self, callback: Callable[[], None], on_crash: Callable[[BaseException], None] = ...) -> None:
         """Run ``callback`` on the reactor's thread. Callable from any thread."""
         ...
 
 
-class Channel(Protocol):
-    """A non-blocking byte stream: a TCP socket, with or without TLS over it."""
-
-    fd: int
-    version: str | None
-    """What ALPN chose, or None."""
+class Sink(Protocol):
+    """Where bytes can be sent without blocking: a channel, or a stream of one."""
 
     def send(self, data: bytes | memoryview) -> int:
         """Take as many bytes as possible now, and return how many; 0 when none.
@@ -102,6 +102,14 @@ class Channel(Protocol):
     def flush(self) -> bool:
         """Send what was taken but not yet written; return whether all is gone."""
         ...
+
+
+class Channel(Sink, Protocol):
+    """A non-blocking byte stream: a TCP socket, with or without TLS over it."""
+
+    fd: int
+    version: str | None
+    """What ALPN chose, or None."""
 
     def receive(self) -> bytes | None:
         """Return what there is, ``b""`` at the end of the stream, None when nothing has arrived yet.

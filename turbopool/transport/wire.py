@@ -64,31 +64,13 @@ def write_request(
     Raises:
         InvalidRequest: a part holds bytes that do not belong there, or the framing contradicts the body.
     """
-    if not _TOKEN.fullmatch(verb := _latin(method, "method")):
-        msg = f"method {method!r} is not a token"
-        raise InvalidRequest(msg, advice="use letters only, such as GET")
-    if verb == b"CONNECT":  # RFC 9110 section 9.3.6: what follows a 2xx answer is no response, but the tunnel
-        msg = "method CONNECT opens a tunnel, it is no request to a resource"
-        raise InvalidRequest(msg, advice="use another method")
-    if not _TARGET.fullmatch(path := _latin(target, "target")):
-        msg = f"the request target {target[:80]!r} holds a space or a control byte"
-        raise InvalidRequest(msg, advice="percent-encode it")
+    verb, path = check_method(method), check_target(target)
     lines = [b"%s %s HTTP/%s" % (verb, path, version.encode())]
-    seen: dict[bytes, bytes] = {}
-    for name, value in fields:
-        field = _checked(name, value)
-        lowered = name.lower()
-        if lowered in _FRAMING:
-            if lowered in seen:
-                msg = f"header {name.decode()} was given twice"
-                raise InvalidRequest(msg, advice="give it once")
-            seen[lowered] = value
-            if lowered in (b"content-length", b"transfer-encoding"):
-                continue
-        lines.append(field)
+    kept, seen = check_fields(fields)
+    lines += [b"%s: %s" % field for field in kept]
     if b"host" not in seen and version != "1.0":
-        lines.insert(1, _checked(b"host", _latin(authority, "host")))
-    framing, chunked = _frame(method, body, seen, version)
+        lines.insert(1, b"host: " + check_authority(authority))
+    framing, chunked = frame(method, body, seen, version)
     if framing:
         lines.append(framing)
     lines.append(b"\r\n")
@@ -97,7 +79,65 @@ def write_request(
     return WireRequest(method, b"\r\n".join(lines), body, chunked=chunked, closes=closes, idempotent=idempotent)
 
 
-_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"idempotency-key"})
+def check_method(method: str) -> bytes:
+    """Return a method in wire form.
+
+    Raises:
+        InvalidRequest: it is no token, or CONNECT.
+    """
+    if not _TOKEN.fullmatch(verb := _latin(method, "method")):
+        msg = f"method {method!r} is not a token"
+        raise InvalidRequest(msg, advice="use letters only, such as GET")
+    if verb == b"CONNECT":  # RFC 9110 section 9.3.6: what follows a 2xx answer is no response, but the tunnel
+        msg = "method CONNECT opens a tunnel, it is no request to a resource"
+        raise InvalidRequest(msg, advice="use another method")
+    return verb
+
+
+def check_target(target: str) -> bytes:
+    """Return a path and query in wire form.
+
+    Raises:
+        InvalidRequest: it holds what does not belong there.
+    """
+    if not _TARGET.fullmatch(path := _latin(target, "target")):
+        msg = f"the request target {target[:80]!r} holds a space or a control byte"
+        raise InvalidRequest(msg, advice="percent-encode it")
+    return path
+
+
+def check_authority(authority: str) -> bytes:
+    """Return a host and port in wire form.
+
+    Raises:
+        InvalidRequest: it holds what does not belong there.
+    """
+    return _checked(b"host", _latin(authority, "host"))
+
+
+def check_fields(fields: Iterable[Field]) -> tuple[list[Field], dict[bytes, bytes]]:
+    """Return the fields to be sent, framing apart, and those that decide something, by name in lower case.
+
+    Raises:
+        InvalidRequest: a name or value holds what does not belong there, or what decides is given twice.
+    """
+    kept: list[Field] = []
+    seen: dict[bytes, bytes] = {}
+    for name, value in fields:
+        checked = _checked(name, value)
+        lowered = name.lower()
+        if lowered in _DECIDING:
+            if lowered in seen:
+                msg = f"header {name.decode()} was given twice"
+                raise InvalidRequest(msg, advice="give it once")
+            seen[lowered] = checked
+            if lowered in (b"content-length", b"transfer-encoding"):
+                continue
+        kept.append((name, checked))
+    return kept, seen
+
+
+_DECIDING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"idempotency-key"})
 
 
 def _checked(name: bytes, value: bytes) -> bytes:
@@ -109,11 +149,15 @@ def _checked(name: bytes, value: bytes) -> bytes:
         # The value itself may be a secret: it is not shown.
         msg = f"the value of header {name.decode()} holds a control byte such as CR, LF or NUL"
         raise InvalidRequest(msg, advice="remove it; fields cannot span lines")
-    return b"%s: %s" % (name, value)
+    return value
 
 
-def _frame(method: str, body: bytes | Body | None, seen: dict[bytes, bytes], version: str) -> tuple[bytes, bool]:
-    """Return the framing field, if one is due, and whether the body is sent in chunks."""
+def frame(method: str, body: bytes | Body | None, seen: dict[bytes, bytes], version: str) -> tuple[bytes, bool]:
+    """Return the framing field, if one is due, and whether the body is sent in chunks.
+
+    Raises:
+        InvalidRequest: what the caller says of the framing contradicts the body.
+    """
     given, coding = seen.get(b"content-length"), seen.get(b"transfer-encoding")
     length = 0 if body is None else len(body) if isinstance(body, bytes) else body.length
     if coding is not None:

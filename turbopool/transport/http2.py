@@ -1,0 +1,482 @@
+"""HTTP/2 over one connection: bytes in, the state of streams out. No socket, thread or clock; time is an argument.
+
+``h2`` is the authority on the state of streams, settings and flow control. Frames are cut here before it sees them:
+
+- GOAWAY never reaches it, because it would end the streams that the server still answers (RFC 9113 section 6.8).
+- Frames of streams that have ended never reach it, because it would answer each with another RST_STREAM. Their header
+  blocks are read all the same, and their data is credited.
+- Header blocks are read and judged by :mod:`turbopool.transport.http2_fields`; it is told that there was one.
+- What floods is counted first: :mod:`turbopool.transport.http2_conduct`.
+
+A violation that concerns one stream resets it; any other ends the connection with :class:`ConnectionFailure`.
+"""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.exceptions
+import h2.settings
+from hpack import HPACKError
+
+from turbopool.config import Http2Options
+from turbopool.errors import IncompleteRead, LimitExceeded, RemoteProtocolError, TurboPoolError, shorten
+from turbopool.transport.head import Limits
+from turbopool.transport.http2_conduct import Conduct
+from turbopool.transport.http2_fields import FieldReader, FieldWriter
+from turbopool.transport.http2_state import Code, ConnectionFailure, GoAway, NotHttp2, StreamState
+from turbopool.transport.http2_wire import StreamRequest
+
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
+FRAME_HEADER = 9
+MAX_FRAME = 16_384
+"""Bytes of a frame's payload; we do not offer more (RFC 9113 section 6.5.2)."""
+LAST_ID = (1 << 31) - 1
+_GOAWAY_BYTES = FRAME_HEADER + 8
+_SMALL = 128
+"""Bytes of data of an ended stream below which a frame is worth counting: it costs the peer next to nothing."""
+_CREDIT_SHARE = 4
+"""A window is opened again when a quarter of it has been used."""
+_FIRST_WINDOW = 65_535
+_HTTP1 = b"HTTP/1."
+_ID = 0x7FFF_FFFF
+
+
+class _Connection(h2.connection.H2Connection):
+    """The streams in ``h2`` are those of the codec, which strikes them out itself: counting them takes no search."""
+
+    @property
+    def open_outbound_streams(self) -> int:
+        """How many streams are open."""
+        return len(self.streams)
+
+
+class Http2Codec:
+    """The client's end of one connection.
+
+    Args:
+        limits: how much a response may hold.
+        options: the windows.
+        now: the present moment.
+
+    Attributes:
+        streams: those that have not ended, by id.
+        next_id: of the next stream.
+        limit: streams the peer allows at once, or None until it says so.
+        is_greeted: whether the peer's SETTINGS have come.
+        is_acknowledged: whether it has acknowledged ours.
+        goaway: what the peer said in farewell, or None.
+        pongs: PINGs of ours that were answered.
+        has_room: whether a window has been opened since this was last set to False.
+        is_spent: whether no id is left for another stream.
+    """
+
+    def __init__(self, limits: Limits, options: Http2Options, now: float) -> None:
+        self._limits = limits
+        self._options = options
+        self._conduct = Conduct(now)
+        self._h2 = _Connection(h2.config.H2Configuration(
+            client_side=True, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False,
+            validate_inbound_headers=False, normalize_inbound_headers=False,
+        ))  # fmt: skip
+        self._reader = self._h2.decoder = FieldReader(limits)
+        self._writer = self._h2.encoder = FieldWriter()
+        self._h2.local_settings = h2.settings.Settings(client=True, initial_values={
+            h2.settings.SettingCodes.ENABLE_PUSH: 0,
+            h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: options.stream_window,
+            h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: limits.max_response_headers,
+        })  # fmt: skip
+        self._h2.initiate_connection()
+        if options.connection_window > _FIRST_WINDOW:
+            self._h2.increment_flow_control_window(options.connection_window - _FIRST_WINDOW)
+        self._raw: list[bytes] = []
+        self._tail = b""
+        self._block: bytearray | None = None
+        self._block_of = self._block_flags = 0
+        self.next_id = 1
+        self._owed = self._stray_owed = self._pings = 0
+        self._now = now
+        self._touched: dict[StreamState, None] = {}
+        self.streams: dict[int, StreamState] = {}
+        self.limit: int | None = None
+        self.is_greeted = self.is_acknowledged = self.has_room = False
+        self.goaway: GoAway | None = None
+        self.pongs = 0
+
+    # -- sending ---------------------------------------------------------------------------------------------
+
+    @property
+    def is_spent(self) -> bool:
+        """Whether no id is left for another stream."""
+        return self.next_id > LAST_ID
+
+    @property
+    def opened(self) -> int:
+        """Streams opened so far."""
+        return self.next_id // 2
+
+    def open(self, request: StreamRequest, *, end: bool) -> tuple[StreamState, int]:
+        """Begin a stream; return it, and the bytes of its header block. ``end`` says that there is no body."""
+        size = self._writer.prepare(request)
+        stream_id = self.next_id
+        self.next_id += 2
+        stream = StreamState(stream_id, is_head=request.method == "HEAD", is_sending=not end)
+        self._h2.send_headers(stream_id, ((b":method", request.named[0][1]),), end_stream=end)
+        self.streams[stream_id] = stream
+        return stream, size
+
+    def send(self, stream: StreamState, data: memoryview | bytes, *, end: bool = False) -> int:
+        """Send as much as one frame and the windows hold; return how much. The end is said with the last byte."""
+        taken = min(len(data), self._h2.max_outbound_frame_size)
+        if taken:
+            taken = min(taken, self.window(stream))
+            if not taken:
+                return 0
+        is_last = end and taken == len(data)
+        self._h2.send_data(stream.stream_id, bytes(data[:taken]), end_stream=is_last)
+        self._conduct.windows.earn(10)
+        if is_last:
+            stream.is_sending = False
+            self._end_if_done(stream)
+        return taken
+
+    def window(self, stream: StreamState) -> int:
+        """Return how many bytes of body may be sent on a stream now."""
+        return max(0, self._h2.local_flow_control_window(stream.stream_id))
+
+    def reset(self, stream: StreamState, code: int) -> None:
+        """End a stream; what still comes of it reaches nobody."""
+        if stream.stream_id in self.streams:
+            self._h2.reset_stream(stream.stream_id, code)
+            self._forget(stream)
+
+    def disown(self, stream: StreamState) -> None:
+        """Let a stream run out: nobody listens, and its window is not opened again."""
+        stream.pieces = []
+
+    def consume(self, stream: StreamState, size: int) -> None:
+        """Open the window of a stream again: its reader has taken so many bytes."""
+        stream.owed += size
+        if stream.owed * _CREDIT_SHARE >= self._options.stream_window and stream.stream_id in self.streams:
+            self._h2.increment_flow_control_window(stream.owed, stream.stream_id)
+            stream.owed = 0
+
+    def ping(self, payload: bytes) -> None:
+        """Ask for a sign of life; ``payload`` has 8 bytes."""
+        self._h2.ping(payload)
+        self._pings += 1
+
+    def close(self, code: int = Code.NO_ERROR) -> None:
+        """Say good-bye."""
+        if self._h2.state_machine.state is not h2.connection.ConnectionState.CLOSED:
+            self._h2.close_connection(code)
+
+    def last_words(self) -> bytes:
+        """Return a GOAWAY, and drop all else that was to be sent: it never was."""
+        self.close()
+        return self._h2.data_to_send()[-_GOAWAY_BYTES:]
+
+    def take(self) -> bytes:
+        """Return what is to be sent."""
+        data = self._h2.data_to_send()
+        if self._raw:  # first: nothing follows a GOAWAY
+            data = b"".join(self._raw) + data
+            self._raw.clear()
+        return data
+
+    # -- receiving -------------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, now: float) -> list[StreamState]:
+        """Take what has arrived; return the streams of which there is news, in the order it came.
+
+        Raises:
+            ConnectionFailure: the connection cannot go on. What was read before it has changed the streams all the
+                same; :meth:`news` has them.
+        """
+        self._now = now
+        data = self._tail + data if self._tail else data
+        at, end = 0, len(data)
+        if not self.is_greeted and data.startswith(_HTTP1[:end]):
+            self._on_http1(data)
+            return []
+        try:
+            while end - at >= FRAME_HEADER:
+                stop = at + FRAME_HEADER + int.from_bytes(data[at : at + 3])
+                if stop - at > MAX_FRAME + FRAME_HEADER:
+                    self._fail(Code.FRAME_SIZE_ERROR, "a frame larger than was offered")
+                if stop > end:
+                    break
+                self._on_frame(data[at:stop])
+                at = stop
+        except h2.exceptions.ProtocolError as error:
+            raise ConnectionFailure(error.error_code, shorten(str(error).encode())) from error
+        self._tail = data[at:]
+        return self.news()
+
+    def news(self) -> list[StreamState]:
+        """Return, once, the streams of which there is news."""
+        touched = list(self._touched)
+        self._touched.clear()
+        return touched
+
+    def _on_http1(self, data: bytes) -> None:
+        self._tail = data
+        if len(data) >= len(_HTTP1):
+            msg = f"the server does not speak HTTP/2; it said {shorten(data, 40)}"
+            raise NotHttp2(Code.HTTP_1_1_REQUIRED, msg)
+
+    def _on_frame(self, frame: bytes) -> None:
+        kind, flags = frame[3], frame[4]
+        stream_id = int.from_bytes(frame[5:FRAME_HEADER]) & _ID
+        if self._block is not None and (kind != CONTINUATION or stream_id != self._block_of):
+            self._fail(Code.PROTOCOL_ERROR, "another frame within a header block")
+        if not self.is_greeted and (kind != SETTINGS or flags & ACK):
+            self._fail(Code.PROTOCOL_ERROR, "the server did not begin with SETTINGS")
+        handler = _HANDLERS.get(kind)
+        if handler is None:  # PRIORITY, and whatever is added to HTTP/2 (RFC 9113 section 5.5)
+            self._count("strays")
+        else:
+            handler(self, frame, flags, stream_id)
+
+    def _on_data(self, frame: bytes, flags: int, stream_id: int) -> None:
+        size = len(frame) - FRAME_HEADER
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._on_stray(frame, stream_id, counts=size < _SMALL)
+            self._credit_stray(size)
+            return
+        for event in self._h2.receive_data(frame):
+            if isinstance(event, h2.events.DataReceived):
+                self._credit(size)
+                data = event.data or b""
+                stream.received += len(data)
+                if data:
+                    stream.pieces.append(data)
+                if not flags & END_STREAM:  # else nothing follows that would need a window
+                    if not data:
+                        self._count("blanks")
+                    self.consume(stream, size - len(data))  # padding
+            elif isinstance(event, h2.events.StreamEnded):
+                stream.complete = True
+        self._touched[stream] = None
+        expected = stream.expected
+        if expected is not None and (stream.received > expected or (stream.complete and stream.received < expected)):
+            self._spoil(stream, _wrong_length(stream.received, expected))
+        elif stream.complete:
+            self._end_if_done(stream)
+
+    def _on_headers(self, frame: bytes, flags: int, stream_id: int) -> None:
+        if stream_id not in self.streams:
+            self._on_stray(frame, stream_id)
+        start = FRAME_HEADER + bool(flags & PADDED) + (5 if flags & WITH_PRIORITY else 0)  # RFC 9113 section 6.2
+        stop = len(frame) - (frame[FRAME_HEADER] if flags & PADDED and len(frame) > FRAME_HEADER else 0)
+        if start > stop:
+            self._fail(Code.PROTOCOL_ERROR, "more padding than frame")
+        block = frame[start:stop]
+        self._block_of, self._block_flags = stream_id, flags
+        if flags & END_HEADERS:
+            self._on_block(block)
+        else:
+            self._block = bytearray(block)
+
+    def _on_continuation(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+        if self._block is None:
+            self._fail(Code.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
+        self._block += frame[FRAME_HEADER:]
+        if len(frame) == FRAME_HEADER:
+            self._count("blanks")
+        if len(self._block) > self._limits.max_response_headers * 4:
+            self._fail(Code.ENHANCE_YOUR_CALM, "a header block without end")
+        if flags & END_HEADERS:
+            block, self._block = bytes(self._block), None
+            self._on_block(block)
+
+    def _on_block(self, data: bytes) -> None:
+        """Read a header block, and tell ``h2`` that there was one."""
+        try:
+            block = self._reader.read(data)
+        except HPACKError as error:
+            calm = "larger than" in str(error)
+            self._fail(Code.ENHANCE_YOUR_CALM if calm else Code.COMPRESSION_ERROR, f"a header block: {error}")
+        stream = self.streams.get(self._block_of)
+        if stream is None:
+            return
+        self._touched[stream] = None
+        problem, ends = block.problem, bool(self._block_flags & END_STREAM)
+        if problem is None:
+            problem = self._judge(stream, block.status, ends=ends)
+        if problem is not None:
+            self._spoil(stream, problem)
+            return
+        self._reader.tell(block.status)
+        frame_flags = END_HEADERS | (END_STREAM if ends else 0)
+        self._h2.receive_data(b"\0\0\0\1%c%b" % (frame_flags, self._block_of.to_bytes(4)))
+        stream.has_begun = True
+        if block.head is not None:
+            stream.head = block.head
+            has_no_body = stream.is_head or block.status in (204, 304)
+            stream.expected = 0 if has_no_body else block.length
+        elif not block.status:
+            stream.trailers = list(block.fields)  # the caller's own: the block is remembered
+        if ends:
+            stream.complete = True
+            expected = stream.expected
+            if expected is not None and stream.received < expected:
+                self._spoil(stream, _wrong_length(stream.received, expected))
+            else:
+                self._end_if_done(stream)
+
+    def _judge(self, stream: StreamState, status: int, *, ends: bool) -> TurboPoolError | None:
+        """Say what is wrong with a header block at this point of a stream (RFC 9113 section 8.1)."""
+        if stream.head is not None and (status or not ends):
+            return RemoteProtocolError("the response is malformed: its trailers are none", phase="recv")
+        if stream.head is None and not status:
+            return RemoteProtocolError("the response is malformed: it has no status", phase="recv")
+        if 100 <= status < 200:  # noqa: PLR2004  # informational
+            stream.informational += 1
+            if ends or status == 101:  # noqa: PLR2004  # section 8.6
+                return RemoteProtocolError(f"the response is malformed: status {status}", phase="recv")
+            if stream.informational > self._limits.max_informational:
+                limit = self._limits.max_informational
+                return LimitExceeded(f"more than {limit} informational responses", option="max_informational",
+                                     limit=limit, phase="recv")  # fmt: skip
+        return None
+
+    def _on_reset(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+        stream = self.streams.get(stream_id)
+        if stream is None:
+            self._on_stray(frame, stream_id)
+            self._count("resets")
+            return
+        for event in self._h2.receive_data(frame):
+            if isinstance(event, h2.events.StreamReset):
+                self._touched[stream] = None
+                stream.code = int(event.error_code or 0)
+                stream.refused = stream.code == Code.REFUSED_STREAM
+                self._forget(stream)
+
+    def _on_window(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+        self._count("windows")
+        stream = self.streams.get(stream_id)
+        if stream_id and stream is None:
+            self._on_stray(frame, stream_id)
+            return
+        if stream is not None and len(frame) == FRAME_HEADER + 4 and not int.from_bytes(frame[FRAME_HEADER:]) & _ID:
+            self._spoil(stream, RemoteProtocolError("the server opened a window by nothing", phase="send"))
+            return
+        for event in self._h2.receive_data(frame):
+            if isinstance(event, h2.events.StreamReset) and stream is not None:  # beyond 2^31-1
+                stream.problem = RemoteProtocolError("the server opened a window too far", phase="send")
+                self._touched[stream] = None
+                self._forget(stream)
+        self.has_room = True
+
+    def _on_settings(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+        self._count("settings")
+        for at in range(FRAME_HEADER, len(frame) - 5, 6):
+            name, value = int.from_bytes(frame[at : at + 2]), int.from_bytes(frame[at + 2 : at + 6])
+            if name == h2.settings.SettingCodes.ENABLE_PUSH and value:
+                self._fail(Code.PROTOCOL_ERROR, "a server cannot allow pushes")
+        self._h2.receive_data(frame)
+        if flags & ACK:
+            self.is_acknowledged = True
+            return
+        self.limit = min(self._h2.remote_settings.max_concurrent_streams, LAST_ID)
+        self.is_greeted = self.has_room = True  # it may have opened the windows of all streams
+
+    def _on_ping(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+        if flags & ACK and self._pings:
+            self._pings -= 1
+            self.pongs += 1
+        else:
+            self._count("pings")
+        self._h2.receive_data(frame)
+
+    def _on_goaway(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+        if stream_id or len(frame) < FRAME_HEADER + 8:
+            self._fail(Code.PROTOCOL_ERROR, "GOAWAY that is none")
+        last_id = int.from_bytes(frame[FRAME_HEADER : FRAME_HEADER + 4]) & _ID
+        code = int.from_bytes(frame[FRAME_HEADER + 4 : FRAME_HEADER + 8])
+        if self.goaway is not None:
+            self._count("settings")
+            last_id = min(last_id, self.goaway.last_id)
+        self.goaway = GoAway(last_id, code, frame[FRAME_HEADER + 8 :])
+        for stream in [stream for stream in self.streams.values() if stream.stream_id > last_id]:
+            stream.refused, stream.code = True, code
+            self._touched[stream] = None
+            self._forget(stream)
+
+    def _on_push(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+        self._fail(Code.PROTOCOL_ERROR, "a push, though we take none")
+
+    # -- inside ----------------------------------------------------------------------------------------------
+
+    def _on_stray(self, frame: bytes, stream_id: int, *, counts: bool = True) -> None:
+        """Let pass what is still on its way for a stream that has ended; on one that never was it is a violation."""
+        if not stream_id % 2 or stream_id >= self.next_id:
+            self._h2.receive_data(frame)  # which refuses it
+            self._fail(Code.PROTOCOL_ERROR, "a frame of a stream that was never opened")
+        if counts:
+            self._count("strays")
+
+    def _spoil(self, stream: StreamState, problem: TurboPoolError) -> None:
+        """End a stream for what the peer did on it."""
+        stream.problem = problem
+        self._touched[stream] = None
+        self.reset(stream, Code.PROTOCOL_ERROR if not isinstance(problem, LimitExceeded) else Code.CANCEL)
+
+    def _end_if_done(self, stream: StreamState) -> None:
+        if stream.complete and not stream.is_sending:
+            self._forget(stream)
+
+    def _forget(self, stream: StreamState) -> None:
+        self.streams.pop(stream.stream_id, None)
+        self._h2.streams.pop(stream.stream_id, None)
+
+    def _credit(self, size: int) -> None:
+        """Open the connection's window again: who reads slowly holds back its own stream alone."""
+        self._owed += size
+        if self._owed * _CREDIT_SHARE >= self._options.connection_window:
+            self._h2.increment_flow_control_window(self._owed)
+            self._owed = 0
+
+    def _credit_stray(self, size: int) -> None:
+        """Give back what ``h2`` never saw taken."""
+        self._stray_owed += size
+        if self._stray_owed * _CREDIT_SHARE >= self._options.connection_window:
+            self._raw.append(b"\0\0\4\x08\0\0\0\0\0%b" % self._stray_owed.to_bytes(4))
+            self._stray_owed = 0
+
+    def _count(self, what: str) -> None:
+        if not getattr(self._conduct, what).spend(self._now):
+            self._fail(Code.ENHANCE_YOUR_CALM, f"too many {what}")
+
+    def _fail(self, code: Code, message: str) -> NoReturn:
+        self._tail = b""
+        self.close(code)
+        raise ConnectionFailure(code, message)
+
+
+_HANDLERS = {
+    DATA: Http2Codec._on_data,  # noqa: SLF001
+    HEADERS: Http2Codec._on_headers,  # noqa: SLF001
+    RST_STREAM: Http2Codec._on_reset,  # noqa: SLF001
+    SETTINGS: Http2Codec._on_settings,  # noqa: SLF001
+    PUSH_PROMISE: Http2Codec._on_push,  # noqa: SLF001
+    PING: Http2Codec._on_ping,  # noqa: SLF001
+    GOAWAY: Http2Codec._on_goaway,  # noqa: SLF001
+    WINDOW_UPDATE: Http2Codec._on_window,  # noqa: SLF001
+    CONTINUATION: Http2Codec._on_continuation,  # noqa: SLF001
+}
+
+
+def _wrong_length(received: int, expected: int) -> TurboPoolError:
+    kind = IncompleteRead if received < expected else RemoteProtocolError
+    more = "fewer" if received < expected else "more"
+    return kind(
+        f"the body has {more} bytes than its content-length", received=received, expected=expected, phase="recv"
+    )

@@ -1,0 +1,72 @@
+"""What is known of one HTTP/2 stream, and how a connection can fail."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import h2.errors
+
+from turbopool.errors import TurboPoolError
+from turbopool.transport.head import Field, ResponseHead
+
+Code = h2.errors.ErrorCodes
+
+
+class ConnectionFailure(Exception):  # a fact for the driver, never seen by a caller
+    """The peer broke the protocol, or what we put up with; a GOAWAY that says so is ready to be sent."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class NotHttp2(ConnectionFailure):
+    """The peer answered as HTTP/1 does: it has understood nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class GoAway:
+    """What a peer said in farewell."""
+
+    last_id: int
+    code: int
+    debug: bytes
+
+
+class StreamState:
+    """One stream, as far as the peer and the protocol go. Its owner reads it when :meth:`Http2Codec.receive` names it.
+
+    Attributes:
+        stream_id: odd and increasing.
+        head: of the final response.
+        pieces: what has come of the body; the owner may take them away as it goes.
+        received: bytes of body so far.
+        has_begun: whether any part of a response came, 1xx included.
+        complete: whether the response is whole.
+        trailers: fields after the body.
+        code: of the RST_STREAM that ended it, or None.
+        refused: whether the peer says that it has not been looked at, by RST_STREAM or by GOAWAY.
+        problem: why it cannot go on, if that was found here; it has been reset then.
+        is_sending: whether its request has not been sent to its end.
+        expected, informational, owed: the codec's own: bytes promised, 1xx answers so far, bytes read and not credited.
+    """
+
+    __slots__ = (
+        "code", "complete", "expected", "has_begun", "head", "informational", "is_head", "is_sending", "owed", "pieces",
+        "problem", "received", "refused", "stream_id", "trailers",
+    )  # fmt: skip
+
+    def __init__(self, stream_id: int, *, is_head: bool, is_sending: bool) -> None:
+        self.stream_id = stream_id
+        self.is_head = is_head
+        self.is_sending = is_sending
+        self.head: ResponseHead | None = None
+        self.pieces: list[bytes] = []
+        self.received = 0
+        self.has_begun = self.complete = self.refused = False
+        self.trailers: list[Field] = []
+        self.code: int | None = None
+        self.problem: TurboPoolError | None = None
+        self.expected: int | None = None
+        self.informational = 0
+        self.owed = 0
