@@ -45,6 +45,8 @@ class PoolStats:
     """The most connections the key may have."""
     leased: int
     """Connections that carry a request now."""
+    in_flight: int
+    """Requests on connections now; over HTTP/2 one connection carries many."""
     idle: int
     """Connections that wait for a request."""
     connecting: int
@@ -87,6 +89,11 @@ class RuntimeStats:
     def leased(self) -> int:
         """Connections that carry a request now."""
         return self._sum("leased")
+
+    @property
+    def in_flight(self) -> int:
+        """Requests on connections now."""
+        return self._sum("in_flight")
 
     @property
     def idle(self) -> int:

@@ -157,9 +157,9 @@ class Storm(Weather):
                 assert not books.wants_dial or quota.wanted_since < FOREVER, f"{key.origin} could dial"
                 fresh = sum(lessee.needs_fresh for lessee in books.returned)
                 assert books.queued <= fresh or not books.idle, "a waiter beside an idle connection"
-                if not books.leased and not books.dialing:
+                if not books.busy and not books.dialing:
                     assert quota.wanted_since < FOREVER, "everybody waits, and nothing is under way"
-            elif not books.leased and not books.dialing:
+            elif not books.busy and not books.dialing:
                 assert self.now < recovery.due <= self.now + _SLOWEST_STEP + _TINY, "no attempt is to come"
 
     @invariant()
@@ -220,7 +220,7 @@ class Storm(Weather):
         """I24: what reconnecting remembers is what there is, and timers are those of actors and connections."""
         for pool in self.stage.pools.values():
             books = pool.ledger
-            assert set(pool.recovery.unproven) <= {*books.idle, *books.leased, *books.dialing}
+            assert set(pool.recovery.unproven) <= {*books.idle, *books.carriers(), *books.dialing}
             assert pool.recovery.state is not State.COLD or not pool.recovery.has_answered
         timers = self.stage.dispatcher.census()[1]
         assert timers <= 1 + 4 * len(self.stage.pools) + len(self.stage.open)

@@ -140,8 +140,8 @@ def test_a_request_is_seen_on_its_way_through_the_pool() -> None:
         after = only(client)
 
     assert before == PoolStats(
-        limit=2, leased=2, idle=0, connecting=0, waiting=3, opened=2, closed=0, requests=2, completed=0, failed=0,
-        cancelled=0, replays=0, reconnects=0, state="cold",
+        limit=2, leased=2, in_flight=2, idle=0, connecting=0, waiting=3, opened=2, closed=0, requests=2, completed=0,
+        failed=0, cancelled=0, replays=0, reconnects=0, state="cold",
     )  # fmt: skip
     assert (after.leased, after.waiting, after.completed, after.requests, after.opened) == (0, 0, 5, 5, 2)
     assert after.idle + after.closed == 2

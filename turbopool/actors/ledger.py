@@ -1,5 +1,8 @@
 """Who holds which connection of one key, who waits for the next one, and whether another may be dialed. Pure.
 
+:class:`Books` is what all ledgers have in common: the queue and the dials. :class:`Ledger` lends a whole connection at
+a time, as HTTP/1 needs it; :class:`turbopool.actors.stream_ledger.StreamLedger` lends streams.
+
 1. Reuse the connection that went idle *last*: the server is least likely to have closed it, and those below it are
    left to expire.
 2. Otherwise wait, first come first served; whoever cancels or expires leaves at once, wherever it stands.
@@ -25,8 +28,8 @@ D = TypeVar("D")
 """A dial."""
 
 
-class Ledger(Generic[C, D, W]):
-    """The books of one key.
+class Books(Generic[C, D, W]):
+    """The queue and the dials of one key.
 
     Args:
         limit: the most connections at once, those being dialed included.
@@ -36,7 +39,6 @@ class Ledger(Generic[C, D, W]):
         self.limit = limit
         self.idle: dict[C, None] = {}
         """In the order they went idle: the newest is taken from the end, the oldest expires at the front."""
-        self.leased: dict[C, W] = {}
         self.dialing: dict[D, W | None] = {}
         """With whoever caused the dial."""
         self.waiting: Line[W] = Line()
@@ -45,22 +47,73 @@ class Ledger(Generic[C, D, W]):
         nothing before: a restart kills all old ones."""
         self._held = False
 
+    # -- each kind of ledger has its own ---------------------------------------------------------------------
+
+    @property
+    def busy(self) -> int:
+        """Connections that carry something."""
+        raise NotImplementedError
+
+    @property
+    def lent(self) -> int:
+        """Lessees that have what they asked for."""
+        raise NotImplementedError
+
+    @property
+    def open(self) -> int:
+        """Connections that count against the limit, those being dialed apart."""
+        raise NotImplementedError
+
+    @property
+    def opening(self) -> int:
+        """How many who wait are not really queued: the connections that are being dialed, or may be, are for them."""
+        raise NotImplementedError
+
+    @property
+    def wants_dial(self) -> bool:
+        """Rule 3: whether another connection should be dialed now."""
+        raise NotImplementedError
+
+    def carriers(self) -> list[C]:
+        """Return the connections that carry something."""
+        raise NotImplementedError
+
+    def lessees(self) -> list[W]:
+        """Return those that have what they asked for."""
+        raise NotImplementedError
+
+    def has_lent(self, connection: C, lessee: W) -> bool:
+        """Whether the lessee is on this connection."""
+        raise NotImplementedError
+
+    def release(self, connection: C, lessee: W) -> W | None:
+        """Take back what was lent; return whoever has it now, or None."""
+        raise NotImplementedError
+
+    def discard(self, connection: C) -> None:
+        """Strike out a connection that is gone, wherever it is."""
+        raise NotImplementedError
+
+    def settle(self, dial: D, connection: C) -> W | None:
+        """A dial succeeded."""
+        raise NotImplementedError
+
     # -- asking ----------------------------------------------------------------------------------------------
 
     @property
     def connections(self) -> int:
-        """Those that are open or being dialed."""
-        return len(self.idle) + len(self.leased) + len(self.dialing)
+        """Those that exist or are being dialed."""
+        return len(self.idle) + self.busy + len(self.dialing)
 
     @property
     def is_live(self) -> bool:
         """Whether any connection is open."""
-        return bool(self.idle or self.leased)
+        return bool(self.idle) or self.busy > 0
 
     @property
     def is_full(self) -> bool:
         """Whether the limit is reached."""
-        return self.connections >= self.limit
+        return self.open + len(self.dialing) >= self.limit
 
     @property
     def queued(self) -> int:
@@ -69,41 +122,9 @@ class Ledger(Generic[C, D, W]):
 
     def holds(self, lessee: W) -> bool:
         """Whether it waits or has a connection; in proportion to their number, so for rare use."""
-        return lessee in self.waiting or lessee in self.returned or lessee in self.leased.values()
+        return lessee in self.waiting or lessee in self.returned or lessee in self.lessees()
 
-    @property
-    def opening(self) -> int:
-        """How many who wait are not really queued: the connections that are being dialed, or may be, are for them."""
-        return self.limit - len(self.idle) - len(self.leased)
-
-    @property
-    def wants_dial(self) -> bool:
-        """Rule 3: whether another connection should be dialed now."""
-        return (
-            not self._held
-            and len(self.waiting) + len(self.returned) > len(self.dialing)
-            and len(self.idle) + len(self.leased) + len(self.dialing) < self.limit
-        )
-
-    # -- lease and release -----------------------------------------------------------------------------------
-
-    def lease(self, lessee: W) -> C | None:
-        """Lend the newest idle connection, or queue the lessee and return None."""
-        if self.idle and not self.waiting:
-            connection, _ = self.idle.popitem()
-            self.leased[connection] = lessee
-            return connection
-        self.enqueue(lessee)
-        return None
-
-    def release(self, connection: C) -> W | None:
-        """Hand the connection to the first who waits and return it, or make it idle and return None."""
-        del self.leased[connection]
-        for lessee in self.returned:
-            if not lessee.needs_fresh and not lessee.done:
-                self.returned.leave(lessee)
-                return self._lend(connection, lessee)
-        return self._lend(connection, self.waiting.serve())
+    # -- waiting ---------------------------------------------------------------------------------------------
 
     def enqueue(self, lessee: W) -> None:
         """Wait, last in line."""
@@ -119,23 +140,35 @@ class Ledger(Generic[C, D, W]):
         """Leave the queue; return whether the lessee stood in it."""
         return self.waiting.leave(lessee) or self.returned.leave(lessee)
 
-    def discard(self, connection: C) -> None:
-        """Strike out a connection that is gone, wherever it is."""
-        if self.idle.pop(connection, self) is self:
-            self.leased.pop(connection, None)
-        self._held = False
+    def next_expiry(self) -> float:
+        """When the next waiter's time is up; NEVER if nobody waits or none has a deadline."""
+        return min(self.waiting.next_expiry(), self.returned.next_expiry())
+
+    def expire(self, now: float) -> list[W]:
+        """Strike out and return those whose time is up."""
+        return [*self.returned.expire(now), *self.waiting.expire(now)]
+
+    def empty_queue(self) -> list[W]:
+        """Strike out and return all that wait, in order."""
+        return [*self.returned.disperse(), *self.waiting.disperse()]
+
+    def _serve_old(self) -> W | None:
+        """Strike out and return the first who waits and does not need a fresh connection."""
+        for lessee in self.returned:
+            if not lessee.needs_fresh and not lessee.done:
+                self.returned.leave(lessee)
+                return lessee
+        return self.waiting.serve()
+
+    def _serve_fresh(self) -> W | None:
+        """Strike out and return the first who waits."""
+        return self.returned.serve() or self.waiting.serve()
 
     # -- dialing ---------------------------------------------------------------------------------------------
 
     def dial(self, dial: D, culprit: W | None = None) -> None:
         """Note a dial, and the lessee whose arrival caused it, if one did."""
         self.dialing[dial] = culprit
-
-    def settle(self, dial: D, connection: C) -> W | None:
-        """A dial succeeded: hand the connection to the first who waits and return it, or make it idle."""
-        del self.dialing[dial]
-        self._held = False
-        return self._serve(connection)
 
     def call_off(self, dial: D) -> bool:
         """A dial ended, and those who wait go on waiting; return whether it was under way."""
@@ -157,22 +190,88 @@ class Ledger(Generic[C, D, W]):
             self.withdraw(lessee)
         return [lessee for lessee in failed if not lessee.done]
 
-    # -- deadlines -------------------------------------------------------------------------------------------
 
-    def next_expiry(self) -> float:
-        """When the next waiter's time is up; NEVER if nobody waits or none has a deadline."""
-        return min(self.waiting.next_expiry(), self.returned.next_expiry())
+class Ledger(Books[C, D, W]):
+    """The books of a key whose connections are lent whole: one lessee a connection."""
 
-    def expire(self, now: float) -> list[W]:
-        """Strike out and return those whose time is up."""
-        return [*self.returned.expire(now), *self.waiting.expire(now)]
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self.leased: dict[C, W] = {}
 
-    def empty_queue(self) -> list[W]:
-        """Strike out and return all that wait, in order."""
-        return [*self.returned.disperse(), *self.waiting.disperse()]
+    @property
+    def busy(self) -> int:
+        """Connections that are lent."""
+        return len(self.leased)
 
-    def _serve(self, connection: C) -> W | None:
-        return self._lend(connection, self.returned.serve() or self.waiting.serve())
+    @property
+    def lent(self) -> int:
+        """Lessees that have a connection."""
+        return len(self.leased)
+
+    @property
+    def open(self) -> int:
+        """Connections, those being dialed apart."""
+        return len(self.idle) + len(self.leased)
+
+    @property
+    def opening(self) -> int:
+        """How many who wait are not really queued."""
+        return self.limit - len(self.idle) - len(self.leased)
+
+    @property
+    def wants_dial(self) -> bool:
+        """Rule 3: whether another connection should be dialed now."""
+        return (
+            not self._held
+            and len(self.waiting) + len(self.returned) > len(self.dialing)
+            and len(self.idle) + len(self.leased) + len(self.dialing) < self.limit
+        )
+
+    def carriers(self) -> list[C]:
+        """Return the connections that are lent."""
+        return list(self.leased)
+
+    def lessees(self) -> list[W]:
+        """Return those that have a connection."""
+        return list(self.leased.values())
+
+    def has_lent(self, connection: C, lessee: W) -> bool:
+        """Whether the connection is lent to this lessee."""
+        return self.leased.get(connection) is lessee
+
+    def lease(self, lessee: W) -> C | None:
+        """Lend the newest idle connection, or queue the lessee and return None."""
+        if self.idle and not self.waiting:
+            connection, _ = self.idle.popitem()
+            self.leased[connection] = lessee
+            return connection
+        self.enqueue(lessee)
+        return None
+
+    def release(self, connection: C, lessee: W | None = None) -> W | None:
+        """Hand the connection to the first who waits and return it, or make it idle and return None.
+
+        There is but one lessee: it need not be named.
+        """
+        del lessee
+        del self.leased[connection]
+        return self._lend(connection, self._serve_old())
+
+    def discard(self, connection: C) -> None:
+        """Strike out a connection that is gone, wherever it is."""
+        if self.idle.pop(connection, self) is self:
+            self.leased.pop(connection, None)
+        self._held = False
+
+    def settle(self, dial: D, connection: C) -> W | None:
+        """A dial succeeded: hand the connection to the first who waits and return it, or make it idle."""
+        del self.dialing[dial]
+        return self.adopt(connection)
+
+    def adopt(self, connection: C) -> W | None:
+        """Hand a connection that carried nothing to the first who waits and return it, or make it idle."""
+        self._held = False
+        return self._lend(connection, self._serve_fresh())
 
     def _lend(self, connection: C, lessee: W | None) -> W | None:
         if lessee is None:

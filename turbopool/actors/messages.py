@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from turbopool.stats import PoolKey
-from turbopool.transport.connection import Http1Connection
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import Channel, Dial
+from turbopool.transport.landlord import Lendable
 
 # -- told to a manager ---------------------------------------------------------------------------------------
 
@@ -29,7 +29,7 @@ class Lease:
 class Release:
     """Give a connection back. One that is not leased to ``lessee`` is left alone: a release counts once."""
 
-    connection: Http1Connection
+    connection: Lendable
     lessee: Exchange
     reusable: bool
 
@@ -65,7 +65,7 @@ class ExpireWaiters:
 class EvictOne:
     """Close this connection if it is idle: another key needs its room."""
 
-    connection: Http1Connection
+    connection: Lendable
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +74,17 @@ class Established:
 
     dial: Dial
     channel: Channel
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """Take over requests that another version's manager could not carry, in order, with the connection if there is one.
+
+    The server chose this version when that connection was established, or asked for it since.
+    """
+
+    lessees: tuple[Exchange, ...]
+    channel: Channel | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +129,8 @@ class Halt:
 
 
 ManagerMessage = (
-    Lease | Release | Abandon | AbandonAll | EvictIdle | ExpireWaiters | EvictOne | Established | EstablishFailed
-    | Reconnect | RoomMade | WarmUp | Drain | Halt
+    Lease | Release | Abandon | AbandonAll | EvictIdle | ExpireWaiters | EvictOne | Established | Adopt
+    | EstablishFailed | Reconnect | RoomMade | WarmUp | Drain | Halt
 )  # fmt: skip
 
 # -- told to the supervisor ----------------------------------------------------------------------------------
@@ -167,6 +178,16 @@ class RoomChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class Lowered:
+    """A server does not speak a key's version: its requests go on over another, with the connection if there is one."""
+
+    key: PoolKey
+    version: str
+    lessees: tuple[Exchange, ...]
+    channel: Channel | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Reclaim:
     """No descriptor is left for a dial: have all idle connections closed, then call ``go_on``."""
 
@@ -191,5 +212,5 @@ class Dispose:
 
 SupervisorMessage = (
     Lease | Abandon | AbandonAll | Acknowledge | WarmUp | ManagerIdled | ManagerDrained | ManagerCrashed | RoomWanted
-    | RoomChanged | Reclaim | Reclaimed | Dispose
+    | RoomChanged | Lowered | Reclaim | Reclaimed | Dispose
 )  # fmt: skip

@@ -8,15 +8,14 @@ from typing import Any, TypeVar
 
 import pykka
 
-from turbopool.actors.ledger import Ledger
+from turbopool.actors.ledger import Books, Ledger
 from turbopool.actors.recovery import Recovery
+from turbopool.actors.stream_ledger import StreamLedger
 from turbopool.config import ReconnectOptions
-from turbopool.errors import TurboPoolError
 from turbopool.stats import PoolKey, PoolStats
-from turbopool.transport.connection import Http1Connection
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import Dial
-from turbopool.transport.landlord import ConnectionSettings
+from turbopool.transport.landlord import ConnectionSettings, Ending, Lendable
 
 RETIRE_AFTER = 60.0
 """Seconds without connections and requests after which a manager retires, so that thousands of hosts stay bounded."""
@@ -27,11 +26,14 @@ class PoolSettings:
     """What a manager is told of the client's options."""
 
     limit: int
+    """Connections."""
     max_pending: int
     connect_timeout: float | None
     connection: ConnectionSettings
     reconnect: ReconnectOptions = field(default_factory=ReconnectOptions)
     min_idle: int = 0
+    streams: int = 1
+    """Requests on one connection at once."""
     retire_after: float = RETIRE_AFTER
 
 
@@ -44,7 +46,8 @@ class Pool:
 
     key: PoolKey
     settings: PoolSettings
-    ledger: Ledger[Http1Connection, Dial, Exchange]
+    ledger: Books[Any, Dial, Exchange] = field(init=False)
+    """Of connections as its manager makes them."""
     ref: pykka.ActorRef[Any] = field(init=False)
     recovery: Recovery = field(init=False)
     crash: BaseException | None = None
@@ -57,41 +60,50 @@ class Pool:
     replays: int = 0
 
     def __post_init__(self) -> None:
+        self.ledger = self._new_ledger()
         self.recovery = Recovery(self.settings.reconnect)
 
-    def bury(self, crash: Callable[[bool], TurboPoolError]) -> list[Exchange]:
+    @property
+    def most(self) -> int:
+        """Requests that all connections carry at once, at best."""
+        return self.settings.limit * self.settings.streams
+
+    def _new_ledger(self) -> Books[Any, Dial, Exchange]:
+        settings = self.settings
+        if self.key.version == "2":
+            return StreamLedger[Lendable, Dial, Exchange](settings.limit, settings.streams)
+        return Ledger[Lendable, Dial, Exchange](settings.limit)
+
+    def bury(self, crash: Ending) -> list[Exchange]:
         """Close and fail all that a dead manager left on connections; return those who waited, in order.
 
         Args:
             crash: the error for a request, by whether a byte of it was sent.
         """
-        books, self.ledger = self.ledger, Ledger(self.settings.limit)
+        books, self.ledger = self.ledger, self._new_ledger()
         waiting = books.empty_queue()
-        for connection, lessee in list(books.leased.items()):
-            error = crash(lessee.was_sent)
-            connection.kill(error)
+        lessees = books.lessees()
+        for connection in [*books.carriers(), *books.idle]:
+            connection.kill(crash)
+        for lessee in lessees:
             if not lessee.done:  # the manager died before it had put it on the connection
-                lessee.refused(error)
-        for connection in list(books.idle):
-            connection.close()
+                lessee.refused(crash(lessee.was_sent))
         for dial in list(books.dialing):
             dial.cancel()
         self.recovery.orphaned()
         self.closed = self.opened
         return waiting
 
-    def forsake(self, crash: Callable[[bool], TurboPoolError]) -> None:
+    def forsake(self, crash: Ending) -> None:
         """Fail all requests, and touch nothing else: the thread that owns the books ended or is stuck. Any thread.
 
         What a stuck thread holds it closes itself, should it ever go on; a descriptor closed under its feet might be
         another's by then.
         """
         books = self.ledger
-        for connection, lessee in _copy(books.leased.items()):
-            error = crash(lessee.was_sent)
-            connection.forsake(error)
-            lessee.fail(error)
-        for lessee in [*_copy(books.returned), *_copy(books.waiting)]:
+        for connection in _copy(books.carriers):
+            connection.forsake(crash)
+        for lessee in [*_copy(books.lessees), *_copy(lambda: books.returned), *_copy(lambda: books.waiting)]:
             lessee.fail(crash(lessee.was_sent))
 
     def counts(self) -> dict[str, int]:
@@ -99,7 +111,7 @@ class Pool:
         books = self.ledger
         return {
             "limit": books.limit,
-            "leased": len(books.leased),
+            "leased": books.busy,
             "idle": len(books.idle),
             "connecting": len(books.dialing),
             "waiting": books.queued,
@@ -110,6 +122,7 @@ class Pool:
         return PoolStats(
             opened=self.opened, closed=self.closed, requests=self.requests, completed=self.completed,
             failed=self.failed, cancelled=self.cancelled, replays=self.replays,
+            in_flight=self.ledger.lent,
             reconnects=self.recovery.reconnects, state=self.recovery.state.value, **self.counts(),
         )  # fmt: skip
 
@@ -117,10 +130,10 @@ class Pool:
 T = TypeVar("T")
 
 
-def _copy(items: Iterable[T]) -> list[T]:
+def _copy(items: Callable[[], Iterable[T]]) -> list[T]:
     """Copy what another thread may be changing, in the moment in which it does not."""
     while True:
         try:
-            return list(items)
+            return list(items())
         except RuntimeError:
             continue

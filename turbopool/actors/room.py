@@ -13,8 +13,8 @@ from turbopool.actors.messages import RoomChanged, RoomWanted
 from turbopool.actors.pool import Pool
 from turbopool.actors.quota import Quota
 from turbopool.clock import NEVER
-from turbopool.transport.connection import Http1Connection
 from turbopool.transport.exchange import Exchange
+from turbopool.transport.landlord import Lendable
 
 
 class Room:
@@ -52,12 +52,12 @@ class Room:
         self._quota.give(self._key)
         self.changed()
 
-    def rested(self, connection: Http1Connection) -> None:
+    def rested(self, connection: Lendable) -> None:
         """Note that a connection went idle: it can be closed to make room for another key."""
         self._quota.rested(connection, self._key)
         self.changed()
 
-    def roused(self, connection: Http1Connection) -> None:
+    def roused(self, connection: Lendable) -> None:
         """Note that a connection is idle no more."""
         self._quota.roused(connection)
 
