@@ -22,7 +22,15 @@ from turbopool.external import ExternalClient
 from turbopool.future import ResponseFuture
 from turbopool.headers import Headers, HeaderTypes
 from turbopool.models import UNSET, Request, Response, Unset, UrlTypes
-from turbopool.prepare import Defaults, Prepared, RequestParts, built_version, known_policy, known_version
+from turbopool.prepare import (
+    Defaults,
+    Prepared,
+    RequestParts,
+    built_version,
+    chosen_version,
+    known_policy,
+    known_version,
+)
 from turbopool.runtime import Runtime, check_disposal, finalize
 from turbopool.stats import RuntimeStats
 from turbopool.transport.exchange import Exchange
@@ -205,6 +213,7 @@ class Client:
             prepared.request, prepared.url, prepared.key, prepared.wire, self._scope,
             now=time.monotonic(), total=total, body_limit=self.settings.max_buffered_body, made_at=made_at,
         )  # fmt: skip
+        exchange.may_lower = prepared.may_lower
         if phases is not None:
             _set_phases(exchange, phases)
         if made_at is not None and exchange.read_timeout is None:
@@ -243,9 +252,10 @@ class Client:
         check_seconds("timeout", timeout)
         if self._external is not None:
             return
-        key = self._defaults.key(
-            parse_url(url, base=self._defaults.base_url), built_version(self._defaults.http_version)
-        )
+        target = parse_url(url, base=self._defaults.base_url)
+        version = built_version(self._defaults.http_version)
+        version, _ = chosen_version(version, self._defaults.version_policy, target.scheme)
+        key = self._defaults.key(target, version)
         self._runtime.warm_up(key, connections, timeout)
 
     def stats(self) -> RuntimeStats:

@@ -16,12 +16,13 @@ from turbopool.errors import InvalidRequest, UnsupportedVersion
 from turbopool.headers import Headers, HeaderTypes
 from turbopool.models import HttpVersion, Request, Unset, UrlTypes, VersionPolicy
 from turbopool.stats import PoolKey
+from turbopool.transport.http2_wire import write_stream_request
 from turbopool.transport.wire import Field, WireRequest, write_request
 from turbopool.urls import QueryTypes, Url, parse_url, query_pairs
 
 _KEPT = 512
 """Prepared requests kept by a handle."""
-_BUILT = frozenset({HttpVersion.HTTP_1_0, HttpVersion.HTTP_1_1})
+_BUILT = frozenset({HttpVersion.HTTP_1_0, HttpVersion.HTTP_1_1, HttpVersion.HTTP_2})
 _KNOWN = frozenset(HttpVersion)
 _POLICIES = frozenset(VersionPolicy)
 
@@ -47,6 +48,8 @@ class Prepared(NamedTuple):
     url: str
     key: PoolKey
     wire: WireRequest
+    may_lower: bool
+    """Whether it may go over HTTP/1.1 if the server does not speak the key's version."""
 
 
 class Defaults:
@@ -105,21 +108,26 @@ class Defaults:
         if not isinstance(request.method, str):
             msg = f"the method must be text, not {type(request.method).__name__}"
             raise InvalidRequest(msg, advice="pass a method such as 'GET'")
-        version = self._version(request)
+        asked, policy = self._version(request)
         url = parse_url(request.url, base=self.base_url, params=self._params(request))
         body, content_type = encode_body(json=request.json, data=request.data, content=request.content)
         fields = self._fields(request, content_type, body)
-        wire = write_request(request.method, url.target, url.authority, fields, body, version)
-        return Prepared(request, url.text, self.key(url, version), wire)
+        version, may_lower = chosen_version(asked, policy, url.scheme)
+        wire: WireRequest
+        if version == HttpVersion.HTTP_2:
+            wire = write_stream_request(url.scheme, request.method, url.target, url.authority, fields, body)
+        else:
+            wire = write_request(request.method, url.target, url.authority, fields, body, version)
+        return Prepared(request, url.text, self.key(url, version), wire, may_lower)
 
     def key(self, url: Url, version: str) -> PoolKey:
         """Return the pool that requests for a URL share."""
         return PoolKey(url.scheme, url.host, url.port, version, self._identity if url.scheme == "https" else None)
 
-    def _version(self, request: Request) -> str:
+    def _version(self, request: Request) -> tuple[str, str]:
         version = request.http_version or self.http_version
-        known_policy(request.version_policy or self.version_policy)
-        return built_version(version)
+        policy = known_policy(request.version_policy or self.version_policy)
+        return built_version(version), policy
 
     def _params(self, request: Request) -> QueryTypes | None:
         if not self.params:
@@ -150,6 +158,17 @@ def built_version(version: str) -> str:
         msg = f"HTTP/{version} is not available in this release"
         raise UnsupportedVersion(msg, version=str(version), advice="ask for http_version='1.1'")
     return str(version)
+
+
+def chosen_version(version: str, policy: str, scheme: str) -> tuple[str, bool]:
+    """Return the version to try first, and whether HTTP/1.1 will do as well.
+
+    What TLS can negotiate is tried from the top: a lower version costs nothing then. In clear there is nobody to ask,
+    so HTTP/2 is sent to whoever asks for it, by prior knowledge, and to nobody else (RFC 9113 section 3.3).
+    """
+    if version == HttpVersion.HTTP_1_1 and policy == VersionPolicy.OR_HIGHER and scheme == "https":
+        return HttpVersion.HTTP_2.value, True
+    return version, version == HttpVersion.HTTP_2 and policy == VersionPolicy.OR_LOWER
 
 
 def known_version(version: str) -> str:

@@ -20,12 +20,13 @@ from turbopool.actors.dispatcher import Dispatcher, Runnable
 from turbopool.actors.messages import Abandon, Dispose, Lease, ManagerMessage
 from turbopool.actors.pool import Pool, PoolSettings
 from turbopool.actors.quota import Quota
+from turbopool.actors.spoken import Spoken
 from turbopool.actors.supervisor import SupervisorActor, SupervisorRef
 from turbopool.clock import NEVER
 from turbopool.stats import PoolKey, PoolStats
 from turbopool.transport.connection import Http1Connection
 from turbopool.transport.exchange import Exchange
-from turbopool.transport.http1 import Limits
+from turbopool.transport.head import Limits
 from turbopool.transport.landlord import ConnectionSettings
 from turbopool.transport.memory import FakeClock, MemoryChannel, MemoryDial, MemoryDialer, MemoryPoller, MemoryWaker
 from turbopool.transport.wire import write_request
@@ -88,12 +89,13 @@ class Stage:
             min_idle=min_idle,
             reconnect=reconnect or ReconnectOptions(),
         )
+        self.spoken = Spoken()
         self.start_supervisor()
 
     def start_supervisor(self) -> None:
         """Begin, or begin anew."""
         self.supervisor = SupervisorActor.start(
-            self.dispatcher, self.dialer, self.quota, lambda _: self._settings, self.pools
+            self.dispatcher, self.dialer, self.quota, self.spoken, lambda _: self._settings, self.pools
         )
         self.settle()
 

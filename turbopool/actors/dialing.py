@@ -10,25 +10,29 @@ from typing import Protocol
 
 from turbopool.actors import refusals
 from turbopool.actors.dispatcher import Dispatcher
+from turbopool.actors.ledger import Ledger
 from turbopool.actors.messages import Established, EstablishFailed, Reconnect
 from turbopool.actors.pool import Pool
 from turbopool.actors.recovery import State, Verdict
 from turbopool.actors.room import Room
 from turbopool.clock import NEVER
-from turbopool.transport.connection import Http1Connection
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import Channel, Dial, Dialer
-from turbopool.transport.landlord import Landlord
+from turbopool.transport.landlord import Landlord, Lendable
 
 
-class Owner(Landlord[Http1Connection], Protocol):
+class Owner(Landlord[Lendable], Protocol):
     """The manager, as far as dialing needs it."""
 
     def on_receive(self, message: Established | EstablishFailed | Reconnect) -> None:
         """Handle what happened as a message of its own."""
         ...
 
-    def on_connected(self, connection: Http1Connection, lessee: Exchange | None) -> None:
+    def connect(self, channel: Channel) -> Lendable | None:
+        """Make a connection of a channel, or return None if it went to another version's manager."""
+        ...
+
+    def on_connected(self, connection: Lendable, lessee: Exchange | None) -> None:
         """Take a new connection, lent to the first who waited, or idle."""
         ...
 
@@ -110,16 +114,33 @@ class Dialing:
         if dial not in self._ledger.dialing:
             channel.close()
             return
-        pool = self._pool
-        try:
-            connection = Http1Connection(channel, pool.key, self._dispatcher, self._owner, pool.settings.connection)
-        except BaseException:
-            channel.close()
-            raise
-        pool.opened += 1
+        connection = self._made(channel)
+        if connection is None:
+            self._ledger.call_off(dial)
+            self._recovery.gone(dial)
+            self._room.give()
+            self._owner.on_vacancy()
+            return
         self._recovery.established(dial, connection, self._dispatcher.now)
         self._owner.on_connected(connection, self._ledger.settle(dial, connection))
         self.begin()  # the host answers: those who were held back after a failure go on
+
+    def adopt(self, channel: Channel) -> None:
+        """Another version's manager dialed it, and room has been taken: it goes to the first who waits."""
+        connection = self._made(channel)
+        ledger = self._ledger
+        if connection is not None and isinstance(ledger, Ledger):
+            self._recovery.established(channel, connection, self._dispatcher.now)
+            self._owner.on_connected(connection, ledger.adopt(connection))
+
+    def _made(self, channel: Channel) -> Lendable | None:
+        try:
+            connection = self._owner.connect(channel)
+        except BaseException:
+            channel.close()
+            raise
+        self._pool.opened += connection is not None
+        return connection
 
     def failed(self, dial: Dial, error: Exception) -> None:
         """A dial failed: those who wait go on waiting, share the failure, or are given up."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from turbopool.actors.poller import Poller, Waker
@@ -88,6 +88,7 @@ class Dispatcher:
         self._handlers: dict[int, Handler] = {}
         self._newcomers: set[int] = set()
         self._announcements: list[tuple[Callable[[Any], object], Any]] = []
+        self._deferred: list[_Call] = []
         self._timers = Timers()
         self._sleeping = False
         self._woken_at = clock.now()
@@ -186,15 +187,33 @@ class Dispatcher:
         """
         self._announcements.append((tell, outcome))
 
+    def defer(self, callback: Callable[[], None], on_crash: Callable[[BaseException], None]) -> None:
+        """Run ``callback`` when the work at hand is done: what many requests of a turn have to say goes out at once."""
+        self._deferred.append(_Call(callback, on_crash))
+
     def turn(self, timeout: float = 0.0) -> None:
         """Handle what there is, waiting up to ``timeout`` seconds (negative: as long as it takes) if nothing is."""
         self.now = self._clock.now()
         ready = self._ready
         for _ in range(min(len(ready), MESSAGES_A_TURN)):
             self._step()
+        if self._deferred:
+            self._run_deferred()
         awake = ready or self._announcements or not timeout  # what the messages settled must not wait for the poll
         events = self._poller.poll(0) if awake else self._sleep(timeout)
         self.now = self.polled_at = self._clock.now()
+        self._handle(events)
+        if self._timers.next_due() <= self.now:
+            try:
+                self._timers.fire(self.now)
+            except BaseException:  # noqa: BLE001  # a bug within the report of a bug
+                _log.exception("a timer's crash could not be reported")
+        if self._deferred:
+            self._run_deferred()
+        if self._announcements:
+            self._announce()
+
+    def _handle(self, events: Iterable[tuple[int, int]]) -> None:
         handlers, newcomers = self._handlers, self._newcomers
         newcomers.clear()
         waker = self._waker.fileno()
@@ -209,13 +228,6 @@ class Dispatcher:
                     self._report(handler, error)
             elif fd == waker:
                 self._waker.drain()
-        if self._timers.next_due() <= self.now:
-            try:
-                self._timers.fire(self.now)
-            except BaseException:  # noqa: BLE001  # a bug within the report of a bug
-                _log.exception("a timer's crash could not be reported")
-        if self._announcements:
-            self._announce()
 
     def abandon(self) -> None:
         """Give up everything in a forked child: descriptors are closed, and nothing is sent or unregistered."""
@@ -263,6 +275,15 @@ class Dispatcher:
         except BaseException:  # noqa: BLE001  # a bug within the report of a bug
             _log.exception("a step's crash could not be reported")
 
+    def _run_deferred(self) -> None:
+        while self._deferred:
+            deferred, self._deferred = self._deferred, []
+            for call in deferred:
+                try:
+                    call.step()
+                except BaseException:  # noqa: BLE001  # a bug within the report of a bug
+                    _log.exception("a crash could not be reported")
+
     def _announce(self) -> None:
         announcements, self._announcements = self._announcements, []
         for tell, outcome in announcements:
@@ -282,6 +303,7 @@ class Dispatcher:
     def _release(self) -> None:
         while self._ready:  # told to actors that have stopped: answered, not lost
             self._step()
+        self._run_deferred()
         self._announce()
         for fd, handler in list(self._handlers.items()):  # none, unless the thread died or the process ends
             self.unwatch(fd)

@@ -14,17 +14,19 @@ import pykka
 from turbopool.actors import refusals
 from turbopool.actors.base import DispatchedActor, hand, tell
 from turbopool.actors.dispatcher import Dispatcher
-from turbopool.actors.ledger import Ledger
+from turbopool.actors.http2_manager import Http2ConnectionManagerActor
 from turbopool.actors.messages import (
     Abandon,
     AbandonAll,
     Acknowledge,
+    Adopt,
     Dispose,
     Drain,
     EvictIdle,
     EvictOne,
     Halt,
     Lease,
+    Lowered,
     ManagerCrashed,
     ManagerDrained,
     ManagerIdled,
@@ -40,9 +42,9 @@ from turbopool.actors.messages import (
 from turbopool.actors.pool import Pool, PoolSettings
 from turbopool.actors.quota import Quota
 from turbopool.actors.restart import RestartBudget
+from turbopool.actors.spoken import Spoken
 from turbopool.actors.tcp_manager import TcpConnectionManagerActor
 from turbopool.stats import PoolKey
-from turbopool.transport.connection import Http1Connection
 from turbopool.transport.interfaces import Dialer
 
 
@@ -52,6 +54,7 @@ class SupervisorActor(DispatchedActor):
     Args:
         dispatcher: whose thread it and its managers run on.
         dialer, quota: shared by the managers.
+        spoken: what is learned of the servers' versions.
         settings: what a key's manager is told.
         pools: published: callers read it, this actor alone changes it.
     """
@@ -61,12 +64,14 @@ class SupervisorActor(DispatchedActor):
         dispatcher: Dispatcher,
         dialer: Dialer,
         quota: Quota,
+        spoken: Spoken,
         settings: Callable[[PoolKey], PoolSettings],
         pools: dict[PoolKey, Pool],
     ) -> None:
         super().__init__(dispatcher)
         self._dialer = dialer
         self._quota = quota
+        self._spoken = spoken
         self._settings = settings
         self._pools = pools
         self._restarts: dict[PoolKey, RestartBudget] = {}
@@ -97,6 +102,8 @@ class SupervisorActor(DispatchedActor):
             case RoomWanted() | RoomChanged():
                 self._quota.is_reported = False
                 self._make_room()
+            case Lowered():
+                self._on_lowered(message)
             case Reclaim():
                 self._tell_all(EvictIdle(everything=True))
                 self.actor_ref.tell(Reclaimed(message.go_on))
@@ -133,8 +140,7 @@ class SupervisorActor(DispatchedActor):
         """Return the pool of a key, making it and its manager if need be; it is dead only if it may not be replaced."""
         pool = self._pools.get(key)
         if pool is None:
-            settings = self._settings(key)
-            pool = Pool(key=key, settings=settings, ledger=Ledger(settings.limit))
+            pool = Pool(key=key, settings=self._settings(key))
             self._start(pool)
             self._pools[key] = pool
         elif pool.crash is not None:
@@ -144,7 +150,23 @@ class SupervisorActor(DispatchedActor):
         return pool
 
     def _start(self, pool: Pool) -> None:
-        pool.ref = TcpConnectionManagerActor.start(pool, self._dispatcher, self._dialer, self._quota, self.actor_ref)
+        kind = Http2ConnectionManagerActor if pool.key.version == "2" else TcpConnectionManagerActor
+        pool.ref = kind.start(pool, self._dispatcher, self._dialer, self._quota, self.actor_ref)
+
+    def _on_lowered(self, message: Lowered) -> None:
+        """Give what one version's manager cannot carry to another's, in one step, and remember that of the server."""
+        self._spoken.found_lacking(message.key, self._dispatcher.now)
+        pool = self._open(message.key._replace(version=message.version))
+        if pool.crash is not None or not hand(pool.ref, Adopt(message.lessees, message.channel)):
+            self._refuse_lowered(message)
+        elif self._disposals:  # it was told when this manager did not exist
+            self._tell(pool, Drain("finish"))
+
+    def _refuse_lowered(self, message: Lowered) -> None:
+        if message.channel is not None:
+            message.channel.close()
+        for lessee in message.lessees:
+            self._refuse(Lease(lessee))
 
     def _replace(self, pool: Pool, error: BaseException) -> bool:
         """Start a manager anew, unless that was done too often of late."""
@@ -202,9 +224,8 @@ class SupervisorActor(DispatchedActor):
         victim = None if served else self._quota.victim()  # those served bring us here again
         if victim is not None:
             connection, key = victim
-            assert isinstance(connection, Http1Connection)  # noqa: S101  # nothing else rests
             if key in self._pools:
-                self._tell(self._pools[key], EvictOne(connection))
+                self._tell(self._pools[key], EvictOne(connection))  # type: ignore[arg-type]  # nothing else rests
 
     # -- disposal --------------------------------------------------------------------------------------------
 
@@ -259,6 +280,8 @@ class SupervisorActor(DispatchedActor):
                 message.done.set()
             case Reclaim() | Reclaimed():
                 message.go_on()
+            case Lowered():
+                self._refuse_lowered(message)
             case _:
                 return
 

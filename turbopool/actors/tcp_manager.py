@@ -15,9 +15,11 @@ from turbopool.actors import refusals
 from turbopool.actors.base import DispatchedActor, leave, tell
 from turbopool.actors.dialing import Dialing
 from turbopool.actors.dispatcher import Dispatcher
+from turbopool.actors.ledger import Ledger
 from turbopool.actors.messages import (
     Abandon,
     AbandonAll,
+    Adopt,
     Drain,
     Established,
     EstablishFailed,
@@ -44,12 +46,13 @@ from turbopool.clock import NEVER
 from turbopool.errors import TurboPoolError
 from turbopool.transport.connection import Http1Connection
 from turbopool.transport.exchange import Exchange
-from turbopool.transport.interfaces import Dialer
+from turbopool.transport.interfaces import Channel, Dialer
+from turbopool.transport.landlord import Lendable
 from turbopool.transport.replay import ReplayBudget
 
 
 class TcpConnectionManagerActor(DispatchedActor):
-    """Owns the connections of one key.
+    """Owns the connections of one key; as it stands, HTTP/1 connections, each lent whole.
 
     Args:
         pool: the key's books, empty or those of a crashed predecessor.
@@ -101,6 +104,8 @@ class TcpConnectionManagerActor(DispatchedActor):
                 self._on_evict_one(message.connection)
             case Established():
                 self._dialing.established(message.dial, message.channel)
+            case Adopt():
+                self._on_adopt(message)
             case EstablishFailed():
                 self._dialing.failed(message.dial, message.error)
             case Reconnect():
@@ -149,6 +154,7 @@ class TcpConnectionManagerActor(DispatchedActor):
     def _grant_idle(self, lessee: Exchange) -> bool:
         """Lend the newest idle connection that is fit for use, if there is one, closing those that are not."""
         ledger, now = self._ledger, self._dispatcher.now
+        assert isinstance(ledger, Ledger)  # noqa: S101  # that of whole connections
         while ledger.idle and not ledger.waiting:
             connection = ledger.lease(lessee)
             assert connection is not None  # noqa: S101  # one is idle and nobody waits
@@ -160,41 +166,45 @@ class TcpConnectionManagerActor(DispatchedActor):
         return False
 
     def _on_release(self, message: Release) -> None:
-        if self._ledger.leased.get(message.connection) is message.lessee:
-            self.on_released(message.connection, reusable=message.reusable)
+        self.on_released(message.connection, message.lessee, reusable=message.reusable)
 
-    def on_released(self, connection: Http1Connection, *, reusable: bool) -> None:
+    def on_released(self, connection: Lendable, lessee: Exchange, *, reusable: bool) -> None:
         """Take a connection back, and hand it on. Called by the connection."""
         ledger, now = self._ledger, self._dispatcher.now
-        if connection not in ledger.leased:
+        if not ledger.has_lent(connection, lessee):
             return
-        recovery = self._recovery
-        is_first = bool(recovery.unproven) and connection in recovery.unproven
-        is_news = (is_first or recovery.state is not State.OPEN) and connection.has_answered
-        if is_news:
-            recovery.answered(connection)
+        is_news = self._note_answer(connection)
         if not reusable or self._must_close(connection, now):
             self._drop(connection)
             self.on_vacancy()
             return
-        lessee = ledger.release(connection)
-        if lessee is None:
+        following = ledger.release(connection, lessee)
+        if following is None:
             self._rest(connection)
-        elif lessee.wire.idempotent or connection.is_quiet():
-            self._grant(connection, lessee)
+        elif following.wire.idempotent or connection.is_quiet():
+            self._grant(connection, following)
         else:
-            ledger.take_back(lessee)
+            ledger.take_back(following)
             self._drop(connection)
             self.on_vacancy()
         if is_news:  # others may have been held back until the server answers
             self._dialing.begin()
 
-    def on_answered(self, connection: Http1Connection) -> None:
+    def _note_answer(self, connection: Lendable) -> bool:
+        """Tell the recovery of an answer, if it is one that it waits for; return whether it was."""
+        recovery = self._recovery
+        is_first = bool(recovery.unproven) and connection in recovery.unproven
+        is_news = (is_first or recovery.state is not State.OPEN) and connection.has_answered
+        if is_news:
+            recovery.answered(connection)
+        return is_news
+
+    def on_answered(self, connection: Lendable) -> None:
         """Learn of the head of a streamed response, whose end may be far away. Called by the connection."""
         self._recovery.answered(connection)
         self._dialing.begin()
 
-    def on_broken(self, connection: Http1Connection, error: Exception) -> None:
+    def on_broken(self, connection: Lendable, error: Exception) -> None:
         """Learn that a request's connection died before an answer; it is released next. Called by the connection."""
         self._recovery.broke(connection, error, self._dispatcher.now)
 
@@ -203,44 +213,51 @@ class TcpConnectionManagerActor(DispatchedActor):
         """Whether this key ever answered. Asked by the connection."""
         return self._recovery.has_answered
 
-    def on_lost(self, connection: Http1Connection, error: Exception | None) -> None:
+    def on_lost(self, connection: Lendable, error: Exception | None) -> None:
         """Strike out an idle connection that its peer closed. Called by the connection."""
         del error
         self._drop(connection)
         self.on_vacancy()
 
-    def on_returned(self, connection: Http1Connection, lessee: Exchange, error: TurboPoolError) -> None:
+    def on_returned(self, connection: Lendable, lessee: Exchange, error: TurboPoolError) -> None:
         """Send a request again, or fail it if the budget for that is spent. Called by the connection."""
         self._drop(connection)
-        is_lost = self._recovery.state is State.FAILING and not self._ledger.is_live
-        if is_lost or (lessee.needs_fresh and not self._budget.spend(self._dispatcher.now, self._pool.requests)):
+        if not self._may_return(lessee):
             lessee.fail(error)
             self.on_vacancy()
             return
-        lessee.returned(self._dispatcher.now)
-        self._pool.replays += 1
         if lessee.needs_fresh or not self._grant_idle(lessee):
             self._ledger.take_back(lessee)
             self._expiry.arm(min(self._expiry.due, lessee.queue_deadline))
         self._dialing.begin(lessee)
 
+    def _may_return(self, lessee: Exchange) -> bool:
+        """Count a replay, if the server can be reached and the budget for those that may do harm allows it."""
+        if self._recovery.state is State.FAILING and not self._ledger.is_live:
+            return False
+        if lessee.needs_fresh and not self._budget.spend(self._dispatcher.now, self._pool.requests):
+            return False
+        lessee.returned(self._dispatcher.now)
+        self._pool.replays += 1
+        return True
+
     def on_bug(self, error: BaseException) -> None:
         """Crash: code of ours raised what it should not. Called by the connection."""
         self.crash(error)
 
-    def _grant(self, connection: Http1Connection, lessee: Exchange) -> None:
+    def _grant(self, connection: Lendable, lessee: Exchange) -> None:
         self._pool.requests += 1
         if self._draining:
             connection.drain()
         lessee.granted(connection)
 
-    def _must_close(self, connection: Http1Connection, now: float) -> bool:
+    def _must_close(self, connection: Lendable, now: float) -> bool:
         """Whether a connection is not to be handed on: too old, or another key waits longer for its room."""
         if connection.is_closed or now >= connection.expires_at:
             return True
         return self._room.is_owed_by(next(iter(self._ledger.waiting), None))
 
-    def _rest(self, connection: Http1Connection) -> None:
+    def _rest(self, connection: Lendable) -> None:
         now = self._dispatcher.now
         connection.rest(now)
         if self._draining or connection.idle_until <= now:
@@ -251,7 +268,7 @@ class TcpConnectionManagerActor(DispatchedActor):
             self._eviction.arm(connection.idle_until)
         self._room.rested(connection)
 
-    def _drop(self, connection: Http1Connection) -> None:
+    def _drop(self, connection: Lendable) -> None:
         """Close a connection and strike it out everywhere."""
         connection.close()
         self._ledger.discard(connection)
@@ -260,7 +277,27 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._room.roused(connection)
         self._room.give()
 
-    def on_connected(self, connection: Http1Connection, lessee: Exchange | None) -> None:
+    def connect(self, channel: Channel) -> Lendable | None:
+        """Make a connection of what was dialed. Called by the dialing part."""
+        settings = self._settings.connection
+        return Http1Connection(channel, self._pool.key, self._dispatcher, self, settings)
+
+    def _on_adopt(self, message: Adopt) -> None:
+        """Go on with requests, and the connection, that another version's manager had to give up."""
+        channel = message.channel
+        for lessee in message.lessees:
+            if not lessee.done:
+                lessee.tally = self._pool
+                self._ledger.enqueue(lessee)
+                self._expiry.arm(min(self._expiry.due, lessee.queue_deadline))
+        if channel is not None and (self._ledger.is_full or not self._room.take()):
+            channel.close()
+            channel = None
+        if channel is not None:
+            self._dialing.adopt(channel)
+        self.on_vacancy()
+
+    def on_connected(self, connection: Lendable, lessee: Exchange | None) -> None:
         """Take a new connection. Called by the dialing part, as the next one is."""
         if lessee is not None:
             self._grant(connection, lessee)
@@ -276,6 +313,9 @@ class TcpConnectionManagerActor(DispatchedActor):
     # -- leaving the queue -----------------------------------------------------------------------------------
 
     def _on_abandon(self, lessee: Exchange) -> None:
+        if lessee.key != self._pool.key:  # it went on over another version
+            tell(self._supervisor, Abandon(lessee))
+            return
         self._pool.cancelled += 1
         if not self._ledger.withdraw(lessee) and lessee.connection is not None:
             lessee.connection.abort()
@@ -283,7 +323,7 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def _on_abandon_all(self, owner: object) -> None:
         ledger = self._ledger
-        for lessee in [*ledger.returned, *ledger.waiting, *ledger.leased.values()]:
+        for lessee in [*ledger.returned, *ledger.waiting, *ledger.lessees()]:
             if lessee.owner is owner and lessee.completion.cancel_now():
                 self._on_abandon(lessee)
 
@@ -307,7 +347,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._eviction.arm(min((one.idle_until for one in idle), default=NEVER))
         self.on_vacancy()
 
-    def _on_evict_one(self, connection: Http1Connection) -> None:
+    def _on_evict_one(self, connection: Lendable) -> None:
         if connection in self._ledger.idle:
             self._drop(connection)
             self.on_vacancy()
@@ -320,7 +360,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._ending = refusals.disposed
         for connection in list(self._ledger.idle):
             self._drop(connection)
-        for connection in self._ledger.leased:
+        for connection in self._ledger.carriers():
             connection.drain()
         if queued == "fail":
             self._fail_queue()
@@ -337,8 +377,8 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._draining = True
         self._fail_queue()
         self._dialing.cancel()
-        for connection, lessee in list(self._ledger.leased.items()):
-            connection.kill(self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=lessee.was_sent))
+        for connection in self._ledger.carriers():
+            connection.kill(lambda sent: self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=sent))
             self._drop(connection)
         for connection in list(self._ledger.idle):
             self._drop(connection)

@@ -10,29 +10,27 @@ Benchmark of this path: ``make bench``, rows ``send_async``.
 from __future__ import annotations
 
 import logging
-from random import random
 from typing import Any
 
 from turbopool.clock import NEVER
 from turbopool.errors import (
     ClientDisposed,
     DeadlineExceeded,
-    InvalidRequest,
-    LimitExceeded,
     ReadError,
     ReadTimeout,
     RemoteProtocolError,
-    ResourceError,
     TurboPoolError,
     WriteError,
     WriteTimeout,
 )
 from turbopool.stats import PoolKey
-from turbopool.transport.download import BodyStream, Reader
+from turbopool.transport.account import accounted, body_failure, facts
+from turbopool.transport.delivery import begin, patience
+from turbopool.transport.download import BodyStream
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.http1 import ResponseParser
 from turbopool.transport.interfaces import READ, WRITE, Channel, Reactor
-from turbopool.transport.landlord import ConnectionSettings, Landlord
+from turbopool.transport.landlord import ConnectionSettings, Ending, Landlord, expiry
 from turbopool.transport.replay import Attempt, may_replay
 from turbopool.transport.sender import BodyFailed, Sender
 
@@ -42,9 +40,6 @@ PROBE_AFTER = 0.001
 """Seconds unseen after which an idle connection is looked at before use: sooner nobody can have seen it close."""
 HINT_MARGIN = 1.0
 """Seconds by which ``Keep-Alive: timeout=`` is undercut, for what is on its way."""
-LIFETIME_JITTER = 0.1
-READER_PATIENCE = 30.0
-"""Seconds that a stream without a read timeout may stand unread while its owner drains."""
 
 
 class Http1Connection:
@@ -87,8 +82,7 @@ class Http1Connection:
         self._watched = READ
         self.exchange: Exchange | None = None
         self.requests = 0
-        life = settings.lifetime
-        self.expires_at = NEVER if life is None else reactor.now + life * (1.0 - LIFETIME_JITTER * random())  # noqa: S311
+        self.expires_at = expiry(settings.lifetime, reactor.now)
         self.idle_since = reactor.now
         self.idle_until = NEVER
         reactor.watch(channel.fd, self, READ)
@@ -169,20 +163,21 @@ class Http1Connection:
         if self.exchange is not None and self._stream is not None:
             self._expect_reader(self.exchange)
 
-    def kill(self, error: Exception) -> None:
+    def kill(self, ending: Ending) -> None:
         """End the exchange now with an error, and close; the landlord is not told, because it is the one who asks."""
         exchange, self.exchange = self.exchange, None
+        error = ending(exchange.was_sent if exchange is not None else False)
         self._stop_streams(error)
         self.close()
         if exchange is not None:
             exchange.connection = None
             exchange.fail(error)
 
-    def forsake(self, error: Exception) -> None:
+    def forsake(self, ending: Ending) -> None:
         """End the reader of a stream, and touch nothing else: the reactor's thread is stuck. Any thread."""
         stream = self._stream
         if stream is not None:
-            stream.finish(error)
+            stream.finish(ending(True))  # noqa: FBT003  # a response came
 
     def close(self) -> None:
         """Close the descriptor. Idempotent; does not tell the landlord."""
@@ -292,14 +287,7 @@ class Http1Connection:
     def _on_body_failed(self, exchange: Exchange, failure: BodyFailed) -> None:
         """The caller's body raised, or no thread could be had to draw it."""
         exchange.sent = self._sender.sent or exchange.sent
-        error = failure.__cause__
-        if isinstance(error, TurboPoolError):
-            self._fail(exchange, error)
-            return
-        kind = ResourceError if isinstance(error, RuntimeError) and not exchange.sent else WriteError
-        problem = kind("the request body could not be read to its end", **self._facts(exchange, "send"))
-        problem.__cause__ = error
-        self._fail(exchange, problem)
+        self._fail(exchange, body_failure(failure, exchange))
 
     def _on_write_error(self, exchange: Exchange, error: OSError) -> None:
         """Stop sending; the server may have answered before it closed, so its answer is looked for first."""
@@ -350,14 +338,12 @@ class Http1Connection:
             return
         stream = self._stream
         if stream is None:
-            stream = self._stream = self._open_stream(exchange)
-            exchange.deadline = self._read_deadline = NEVER  # from here on the reader's waits are bounded
             self._landlord.on_answered(self)
-            response = exchange.respond(
-                parser.head, raw=None, source=Reader(stream, exchange.made_at or "?"), now=self._reactor.now
+            stream = self._stream = begin(
+                exchange, parser.head, self._reactor, self.on_crash, resume=self._resume, abort=self._abort_stream
             )
-            stream.extensions = response.extensions
-            if not exchange.begin(response):  # cancelled in the meantime
+            self._read_deadline = NEVER
+            if stream is None:
                 self._finish(reusable=False)
                 return
         if self._draining:
@@ -371,15 +357,6 @@ class Http1Connection:
         elif not wants_more:
             self._watch(self._watched & ~READ)
 
-    def _open_stream(self, exchange: Exchange) -> BodyStream:
-        post = self._reactor.post
-        return BodyStream(
-            exchange.origin,
-            exchange.read_timeout,
-            resume=lambda: post(lambda: self._resume(exchange), self.on_crash),
-            abort=lambda: post(lambda: self._abort_stream(exchange), self.on_crash),
-        )
-
     def _resume(self, exchange: Exchange) -> None:
         if self.exchange is exchange:
             self._watch(self._watched | READ)
@@ -387,8 +364,7 @@ class Http1Connection:
                 self._expect_reader(exchange)
 
     def _expect_reader(self, exchange: Exchange) -> None:
-        patience = READER_PATIENCE if exchange.read_timeout is None else exchange.read_timeout
-        exchange.deadline = self._reactor.now + patience
+        exchange.deadline = self._reactor.now + patience(exchange)
         self._rearm(exchange)
 
     def _abort_stream(self, exchange: Exchange) -> None:
@@ -456,11 +432,8 @@ class Http1Connection:
 
     def _fail(self, exchange: Exchange, error: TurboPoolError) -> None:
         """End the exchange with an error that says what is known of the request, and close."""
-        if not error.origin:
-            facts = self._facts(exchange, "recv" if self._parser.started else "wait")
-            if isinstance(error, InvalidRequest | LimitExceeded):  # again, it would end the same
-                facts["may_retry"] = False
-            error = error.with_(**facts)
+        phase = "recv" if self._parser.started else "wait"
+        error = accounted(error, exchange, phase, has_head=self._parser.head is not None)
         if self._stream is not None and self._parser.pieces:
             self._stream.feed(self._parser.pieces)  # what came with the end that failed it
         self._stop_streams(error)
@@ -478,7 +451,7 @@ class Http1Connection:
         if exchange is not None and returned is not None:
             self._landlord.on_returned(self, exchange, returned)
         elif exchange is not None:
-            self._landlord.on_released(self, reusable=reusable)
+            self._landlord.on_released(self, exchange, reusable=reusable)
 
     def _stop_streams(self, error: Exception | None) -> None:
         if self._stream is not None:
@@ -494,17 +467,7 @@ class Http1Connection:
             self._reactor.rewatch(self._channel.fd, mask)
 
     def _facts(self, exchange: Exchange, phase: str) -> dict[str, Any]:
-        """What every error says of the request it ended."""
-        processed = "yes" if self._parser.head is not None else "maybe" if exchange.was_sent else "no"
-        return {
-            "origin": exchange.origin,
-            "phase": phase,
-            "request_sent": exchange.was_sent,
-            "processed": processed,
-            "may_retry": exchange.rewindable and (not exchange.was_sent or exchange.wire.idempotent),
-            "attempts": exchange.replays + 1,
-            "bytes_sent": exchange.sent,
-        }
+        return facts(exchange, phase, has_head=self._parser.head is not None)
 
     def _late(self, kind: type[TurboPoolError], message: str, exchange: Exchange) -> TurboPoolError:
         phase = "recv" if self._parser.started else "send" if self._sender.is_sending else "wait"

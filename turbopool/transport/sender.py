@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from turbopool.bodies import Body
 from turbopool.clock import NEVER
-from turbopool.transport.interfaces import RECEIVE_BYTES, Channel, Reactor
+from turbopool.transport.interfaces import RECEIVE_BYTES, Reactor, Sink
 from turbopool.transport.upload import Upload
 from turbopool.transport.wire import WireRequest
 
@@ -51,7 +51,7 @@ class Sender:
 
     def __init__(
         self,
-        channel: Channel,
+        channel: Sink,
         reactor: Reactor,
         spawn: Spawn,
         go_on: Callable[[], None],

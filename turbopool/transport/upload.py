@@ -21,7 +21,7 @@ class Upload:
 
     Args:
         body: what to draw.
-        chunked: whether each piece is framed as a chunk (RFC 9112 section 7.1), else the length is enforced.
+        chunked: whether each piece is framed as a chunk (RFC 9112 section 7.1), else a known length is enforced.
         wake: called on the worker thread when there is something to take, once until it is taken.
 
     Attributes:
@@ -87,8 +87,8 @@ class Upload:
                     return
         finally:
             pieces.close()
-        if not self._chunked and drawn != length:
-            msg = f"the body yielded {'more' if drawn > (length or 0) else 'less'} than its content-length"
+        if not self._chunked and length is not None and drawn != length:
+            msg = f"the body yielded {'more' if drawn > length else 'less'} than its content-length"
             raise InvalidRequest(msg, advice="correct the header, or leave it out", expected=length, received=drawn)
         self._put(last, is_last=True)
 

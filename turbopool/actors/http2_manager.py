@@ -1,0 +1,183 @@
+"""The manager of one key's HTTP/2 connections: a lease is a stream.
+
+What :class:`TcpConnectionManagerActor` does, it does. Whether a connection has room is asked when a stream is to be
+lent; what the server says of it later comes as a call, on the same thread, and the queue is looked at again.
+"""
+
+from __future__ import annotations
+
+from turbopool.actors.messages import Lowered
+from turbopool.actors.stream_ledger import StreamLedger
+from turbopool.actors.tcp_manager import TcpConnectionManagerActor
+from turbopool.errors import TurboPoolError, UnsupportedVersion
+from turbopool.transport.exchange import Exchange
+from turbopool.transport.http2_connection import Http2Connection
+from turbopool.transport.interfaces import Channel, Dial
+from turbopool.transport.landlord import Lendable
+
+HTTP2 = "h2"
+"""As ALPN calls it."""
+
+
+class Http2ConnectionManagerActor(TcpConnectionManagerActor):
+    """Owns the connections of one HTTP/2 key."""
+
+    _is_serving = False
+
+    @property
+    def _books(self) -> StreamLedger[Http2Connection, Dial, Exchange]:
+        books = self._ledger
+        assert isinstance(books, StreamLedger)  # noqa: S101  # the pool of an HTTP/2 key has this kind
+        return books
+
+    def _grant_idle(self, lessee: Exchange) -> bool:
+        """Lend a stream, if a connection has room and nobody else waits for it."""
+        if self._ledger.waiting:
+            return False
+        connection = self._roomy(careful=lessee.replays > 0 or not lessee.wire.idempotent)
+        if connection is None:
+            return False
+        self._lend(connection, lessee)
+        return True
+
+    def _roomy(self, *, careful: bool) -> Http2Connection | None:
+        """Return a connection that has room, striking out those that have none."""
+        books, now = self._books, self._dispatcher.now
+        while (connection := books.candidate()) is not None:
+            if connection.is_usable(now, careful=careful):
+                return connection
+            if connection.is_retired:
+                books.retire(connection)
+            else:
+                books.fill(connection)
+        for connection in list(reversed(books.idle)):
+            if connection.is_usable(now, careful=careful):
+                return connection
+            if connection in books.idle and (connection.is_retired or now >= connection.idle_until):
+                self._drop(connection)  # others take none at present: their server said so, or may be dead
+        return None
+
+    def _lend(self, connection: Http2Connection, lessee: Exchange) -> None:
+        self._room.roused(connection)
+        self._books.lend(connection, lessee)
+        self._grant(connection, lessee)
+
+    def _serve(self) -> None:
+        """Lend streams to those who wait, in order, as long as there is room."""
+        books = self._books
+        if self._is_serving:  # a request that fails at once brings us here again
+            return
+        self._is_serving = True
+        while books.queued and (connection := self._roomy(careful=False)) is not None:
+            lessee = books.next_waiter(fresh=False)
+            if lessee is None:  # those who are left need a fresh connection
+                break
+            self._lend(connection, lessee)
+        self._is_serving = False
+
+    # -- told by connections ---------------------------------------------------------------------------------
+
+    def on_released(self, connection: Lendable, lessee: Exchange, *, reusable: bool) -> None:
+        """Take a stream back, and lend it again. Called by the connection."""
+        del reusable  # a connection says for itself that it takes no more
+        books = self._books
+        assert isinstance(connection, Http2Connection)  # noqa: S101  # this manager has no others
+        if not books.has_lent(connection, lessee):
+            return
+        is_news = self._note_answer(connection)
+        books.release(connection, lessee)
+        if connection.is_retired:
+            books.retire(connection)
+        if books.queued:
+            self._serve()
+        if connection in books.idle:
+            self._rest(connection)
+        if is_news or books.wants_dial:
+            self._dialing.begin()
+        self._end_if_empty()
+
+    def on_returned(self, connection: Lendable, lessee: Exchange, error: TurboPoolError) -> None:
+        """Send a request again, or fail it if the budget for that is spent. Called by the connection."""
+        books = self._books
+        assert isinstance(connection, Http2Connection)  # noqa: S101  # this manager has no others
+        books.release(connection, lessee)
+        if connection.is_retired:
+            books.retire(connection)
+        if not self._may_return(lessee):
+            lessee.fail(error)
+        else:
+            books.take_back(lessee)
+            self._expiry.arm(min(self._expiry.due, lessee.queue_deadline))
+        self._serve()
+        if connection in books.idle:
+            self._rest(connection)
+        self._dialing.begin(lessee)
+
+    def on_room(self, connection: Http2Connection) -> None:
+        """Lend what a connection takes by now, and remember what its server allows. Called by the connection."""
+        books = self._books
+        books.streams = connection.allowed
+        books.empty(connection)
+        self._serve()
+        self._dialing.begin()
+
+    def on_retired(self, connection: Http2Connection) -> None:
+        """Lend no more of a connection, and open another for those who wait. Called by the connection."""
+        self._room.roused(connection)
+        self._books.retire(connection)
+        self._dialing.begin()
+
+    def on_lowered(self, connection: Http2Connection, lessees: list[Exchange], error: TurboPoolError) -> None:
+        """Give requests to the manager of HTTP/1.1, which the server wants. Called by the connection."""
+        for lessee in lessees:
+            if self._books.has_lent(connection, lessee):
+                self._books.release(connection, lessee)
+        if connection.is_retired:
+            self._books.retire(connection)
+        elif connection in self._books.idle:
+            self._rest(connection)
+        self._lower(lessees, None, error)
+
+    # -- told by the dialing part ----------------------------------------------------------------------------
+
+    def connect(self, channel: Channel) -> Lendable | None:
+        """Make a connection, or hand it on with all who wait: TLS has settled on another version."""
+        pool = self._pool
+        if pool.key.scheme == "https" and channel.version != HTTP2:
+            self._lower(self._ledger.empty_queue(), channel, None)
+            return None
+        return Http2Connection(
+            channel, pool.key, self._dispatcher, self, pool.settings.connection, assumed=self._books.streams
+        )
+
+    def on_connected(self, connection: Lendable, lessee: Exchange | None) -> None:
+        """Lend a new connection's streams, first to those who need a fresh one."""
+        del lessee
+        books = self._books
+        assert isinstance(connection, Http2Connection)  # noqa: S101  # made above
+        while books.queued and connection.has_room and (waiter := books.next_waiter(fresh=True)) is not None:
+            self._lend(connection, waiter)
+            if not connection.is_usable(self._dispatcher.now, careful=False):  # it may be meant for a single request
+                break
+        if connection.is_retired:
+            books.retire(connection)
+        elif connection in books.idle:
+            self._rest(connection)
+
+    def _lower(self, lessees: list[Exchange], channel: Channel | None, error: TurboPoolError | None) -> None:
+        going = []
+        for lessee in lessees:
+            if lessee.may_lower:
+                lessee.lower()
+                going.append(lessee)
+            else:
+                lessee.fail(self._unsupported(error).with_(request_sent=lessee.was_sent))  # and not processed
+        self._tell_supervisor(Lowered(self._pool.key, "1.1", tuple(going), channel))
+
+    def _unsupported(self, cause: TurboPoolError | None) -> UnsupportedVersion:
+        error = UnsupportedVersion(
+            "the server does not speak HTTP/2", origin=self._pool.key.origin, phase="tls", version="2",
+            advice="ask for http_version='1.1', or allow it with version_policy='or_lower'",
+        )  # fmt: skip
+        error.__cause__ = cause
+        return error
