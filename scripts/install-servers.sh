@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs the servers that the tests talk to (nginx, nghttpd, openssl), where that may be done.
+# Installs the servers that the tests talk to (nginx, nghttpd, caddy, openssl), where that may be done.
 # Never fails: a test whose server is missing is skipped, and says so.
 set -u
 
 missing=()
 command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || missing+=(nginx-light)
 command -v nghttpd >/dev/null || missing+=(nghttp2-server)
+command -v caddy >/dev/null || missing+=(caddy)
 command -v openssl >/dev/null || missing+=(openssl)
 [ ${#missing[@]} -eq 0 ] && exit 0
 

@@ -14,6 +14,7 @@ import pytest
 from tests.leaks import GRACE, Held, wait_for_return_to
 from tests.loopback import the_guard
 from tests.servers.certs import Authority
+from tests.servers.http2 import Caddy, Http2Nginx, Nghttpd, in_session
 from tests.servers.nginx import Nginx, missing_nginx
 
 _SWITCH_INTERVALS = {"default-switching": None, "wild-switching": 1e-6}
@@ -39,7 +40,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test that needs nginx, so that `-m "not nginx"` leaves them out."""
     for item in items:
-        if "nginx" in getattr(item, "fixturenames", ()):
+        if {"nginx", "nginx2"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("nginx")
 
 
@@ -92,3 +93,21 @@ def nginx(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Ite
         pytest.skip("nginx is not installed")
     with Nginx(tmp_path_factory.mktemp("nginx"), authority) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def nginx2(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Http2Nginx]:
+    """As `nginx`, and over HTTP/2."""
+    yield from in_session(Http2Nginx, tmp_path_factory, authority)
+
+
+@pytest.fixture(scope="session")
+def nghttpd(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Nghttpd]:
+    """A real nghttpd with the settings it has by default."""
+    yield from in_session(Nghttpd, tmp_path_factory, authority)
+
+
+@pytest.fixture(scope="session")
+def caddy(tmp_path_factory: pytest.TempPathFactory, authority: Authority) -> Iterator[Caddy]:
+    """A real caddy."""
+    yield from in_session(Caddy, tmp_path_factory, authority)

@@ -39,6 +39,41 @@ tests.servers.wire::
     respond(body=b"", status=200, headers=(), *, reason=None, version="HTTP/1.1") -> bytes
     chunked(body, size=1024, trailers=()) -> bytes     # for respond(chunked(...), headers=[("Transfer-Encoding", ...)])
 
+tests.servers.h2peer: a scripted HTTP/2 server; a behaviour has a thread for each connection, as a handler above::
+
+    with H2Peer(behaviour | [of conn 0, of conn 1, ..., of all further ones],
+                authority=None (plain) | authority (TLS), alpn=("h2",), port=0, receive_buffer=None) as peer: ...
+    peer.url .host .port .address .open .peak .faults .closing .refuse()   peer.raw: the RawServer below
+    peer.connections: list[H2Conn]   peer.requests: list[H2Request]
+    peer.wait_until(lambda peer: ..., timeout=20) .wait_for_connections(n) .wait_for_requests(n)
+    http1(handler), by_alpn(h2=behaviour, h1=handler)      # behaviours that speak HTTP/1, or what ALPN agreed on
+
+tests.servers.h2serve: ``serve`` and ``serving(max_concurrent_streams=2, ...)``, a well-behaved server as a behaviour
+(/bytes/N /delay?s= /status/N /headers /trailers /early, else the echo); a client that breaks the protocol is a fault.
+
+tests.servers.h2conn, .h2io, .h2recv, .h2send: H2Conn, what a behaviour is given; frames are those of hyperframe::
+
+    conn.handshake(settings={"max_concurrent_streams": 2}, send=True, ack=True)   # preface and both SETTINGS
+    conn.read_request() -> H2Request (complete)  .read_requests(n)  .read_head() -> (header only)  .read_body(request)
+    conn.read_frame()   conn.expect(RstStreamFrame, lambda frame: ...)           # read before or yet to come, each once
+    conn.read_until(event.is_set)   conn.settings_acked()   conn.drain()          # until the client closes
+    conn.sync()         # a PING and its answer: whatever the client wrote before is in conn.frames then
+    conn.respond(stream_id, status=200, headers=(), body=b"", end=True, flow=True)   conn.send_body(...)   conn.room(id)
+    conn.send_headers(id, fields, end_stream=, split=n, raw_block=, end_headers=) .send_continuation(id, block)
+        .send_data(id, data, end_stream=, pad=) .send_settings(max_concurrent_streams=0)
+        .send_goaway(last, code, debug) .send_rst(id, code) .send_ping(payload, ack=) .send_window_update(id, n)
+        .send_push_promise(id, promised, fields) .send_frame(frame)
+        .send_raw(raw_frame(kind, flags, id, payload, length=lie))
+    conn.answers_pings .acks_settings .gives_credit = False         # else done along the way of every read
+    conn.frames .requests .request(id) .client_settings {number: value} .unacked .windows .decoder .encoder .number
+    conn.do(conn.send_goaway, 3)        # from the test's thread: done by the owner while it reads; its result
+    conn.raw: Conn (accepted_at, peer_closed_at, closed_at, is_open(), alpn; cut(), reset())   conn.close() .hold()
+    conn.leave()        # FIN, then drain()    conn.flood(data, times)   # until the client closes; then drain()
+    H2Request: stream_id, headers [(name, value)], header(name), method, path, body, trailers, ended, reset (code), at,
+        connection, fields (with `indexable`)
+
+A behaviour that returns closes; with bytes of the client unread that is a RST: end with ``drain()`` or ``leave()``.
+
 tests.servers.certs: ``Authority``, for 127.0.0.1, ::1, localhost::
 
     authority.ca_file .client_file (with key) .client_cert_file .client_key_file   .server_file(kind="good")
@@ -52,6 +87,16 @@ tests.servers.nginx: ``Nginx``; any path not listed answers SMALL (34 bytes), so
     /status/redirect   /stub_status
     nginx.log(prefix, at_least=n) -> [Logged]   nginx.connections(prefix, at_least=n) -> set of numbers
     nginx.open_connections(port=None) -> established now   nginx.reload() .restart() .stop() .start()
+
+tests.servers.http2: nginx, nghttpd and caddy over HTTP/2; fixtures ``nginx2``, ``nghttpd``, ``caddy`` (skipped if
+missing) live as long as the session, others are made in a test marked ``@needs_nghttpd``, ``@needs_caddy``::
+
+    .h2_url (prior knowledge)   .h2_tls_url (ALPN)   .h2_port .h2_tls_port   .start() .stop()
+    Http2Nginx(folder, authority, max_streams=128, keepalive_requests=100_000_000)    # and all of Nginx
+    Nghttpd(folder, authority, max_concurrent_streams=2, early_response=True, ...)    # its own long options
+    Caddy(folder, authority)
+    nghttpd and caddy: /bytes/1k|64k|1m (pattern) /bytes/1g (zeros)  .root (the folder)  .output()
+    /small is SMALL everywhere, /status/404 a 404; nginx and caddy answer SMALL to any path, and HTTP/1.1
 
 tests.servers.blackhole::
 

@@ -89,6 +89,16 @@ class Endpoint:
         self.received += len(data)
         return data
 
+    def receive_within(self, seconds: float, waker: int) -> bytes | None:
+        """As :meth:`receive`, but None after `seconds`, or when the descriptor `waker` is readable."""
+        if (data := self._receive_at_once()) is not None:
+            return data
+        poller = select.poll()
+        poller.register(self._socket, select.POLLIN)
+        poller.register(waker, select.POLLIN)
+        poller.poll(seconds * 1000)
+        return self._receive_at_once()
+
     def send(self, data: bytes) -> None:
         """Write all of `data`."""
         if self._tls:
@@ -149,6 +159,15 @@ class Endpoint:
         """End whatever the owner waits for; for other threads."""
         self._ending = True
         self._shutdown(socket.SHUT_RDWR)
+
+    def _receive_at_once(self) -> bytes | None:
+        self._socket.settimeout(0)
+        try:
+            return self.receive()
+        except BlockingIOError:
+            return None
+        finally:
+            self._socket.settimeout(IO_SECONDS)
 
     def _end(self, how: int) -> None:
         if threading.get_ident() == self._owner:

@@ -65,13 +65,14 @@ class Nginx:
         impatient_url: closes connections after a second of idleness.
     """
 
-    def __init__(self, folder: Path, authority: Authority) -> None:
-        """Args: folder: an existing empty one. authority: issues the certificate for TLS."""
+    def __init__(self, folder: Path, authority: Authority, *, more: str = "") -> None:
+        """Args: folder: an existing empty one. authority: issues the certificate for TLS. more: further servers."""
         self._folder = folder
+        self._more = more
         self._process: subprocess.Popen[bytes] | None = None
         self._log: list[Logged] = []
         self._log_bytes = 0
-        self.port, self.tls_port, self.few_port, self.impatient_port = _free_ports(4)
+        self.port, self.tls_port, self.few_port, self.impatient_port = free_ports(4)
         self.url = f"http://127.0.0.1:{self.port}"
         self.tls_url = f"https://127.0.0.1:{self.tls_port}"
         self.few_url = f"http://127.0.0.1:{self.few_port}"
@@ -167,6 +168,7 @@ class Nginx:
             "FEW_PORT": self.few_port,
             "IMPATIENT_PORT": self.impatient_port,
             "CERTIFICATE": authority.server_file(),
+            "MORE": self._more,
             "HOSTS": "\n".join(f"listen {address}:{self.port};" for address in _addresses()),
         }
         for source, target in (("nginx.conf", "nginx.conf"), ("nginx_locations.conf", "locations.conf")):
@@ -238,7 +240,8 @@ def _state(pid: int) -> str:
         return "X"
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
+    """Ports that nothing listens on, and that no client gets."""
     found: list[int] = []
     while len(found) < count:
         port = random.choice(_OWN_PORTS)  # noqa: S311 - not a secret

@@ -21,7 +21,7 @@ from tests.servers.wire import RawRequest
 Handler = Callable[[Conn], None]
 Answer = bytes | Callable[[RawRequest], bytes]
 
-_GONE = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+GONE = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 """How a client that went away shows in a handler."""
 
 
@@ -160,7 +160,7 @@ class RawServer:
         try:
             if self._ssl_context is None or conn.start_tls(self._ssl_context):
                 self._handlers[min(number, len(self._handlers) - 1)](conn)
-        except _GONE:
+        except GONE:
             pass  # the client may go at any time: the test sees it by the times of `conn`
         except BaseException as fault:  # noqa: BLE001 - raised by __exit__, in the test's thread
             self.faults.append(fault)
