@@ -23,7 +23,7 @@ import pykka
 
 from turbopool.actors.hub import live_hubs
 
-GRACE = 5.0
+GRACE = 20.0
 """Seconds within which everything must be back at the baseline."""
 
 _PAUSE = 0.005

@@ -137,7 +137,7 @@ def test_poll_waits_until_something_is_ready(poller: Poller, pair: Pair) -> None
     gate = threading.Event()
 
     def send() -> None:
-        gate.wait(5.0)
+        gate.wait(30)
         theirs.send(b"x")
 
     sender = threading.Thread(target=send)

@@ -210,6 +210,6 @@ def test_future_takes_a_value_or_the_three_parts_of_an_exception() -> None:
     error = KeyError("scripted")
     bad.set_exception((KeyError, error, None))
 
-    assert good.get(timeout=1) == 1
+    assert good.get(timeout=20) == 1
     with pytest.raises(KeyError):
-        bad.get(timeout=1)
+        bad.get(timeout=20)

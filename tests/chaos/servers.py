@@ -18,7 +18,7 @@ from tests.servers.nginx import Nginx
 
 ROOT = Path(__file__).parents[2]
 _HERE = Path(__file__).parent
-_GRACEFUL_SECONDS = 10.0
+_GRACEFUL_SECONDS = 30.0
 
 
 class Body(NamedTuple):

@@ -109,7 +109,7 @@ def test_waiting_for_the_close_reads_nothing_and_tells_whether_it_came() -> None
     with RawServer(handler) as server:
         with _connected(server) as sock:
             sock.sendall(b"unread")
-            assert asked.wait(10)
+            assert asked.wait(30)
         server.wait_until(lambda server: server.connections[0].closed_at)
 
     assert seen == [False, True, b"unread"]

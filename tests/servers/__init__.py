@@ -8,7 +8,7 @@ Guards around every test (tests/conftest.py, nothing to ask for)::
 
 Fixtures of the session: ``authority: Authority`` and ``nginx: Nginx`` (marks the test `nginx`; skipped if missing).
 
-tests.waiting: ``eventually(predicate, timeout=5.0) -> the first truthy answer``, else AssertionError.
+tests.waiting: ``eventually(predicate, timeout=30.0) -> the first truthy answer``, else AssertionError.
 
 tests.servers.raw: a scripted server; a handler has a thread for each connection::
 
@@ -16,7 +16,7 @@ tests.servers.raw: a scripted server; a handler has a thread for each connection
                    ssl_context=None, host="127.0.0.1" | "::1", port=0, receive_buffer=None) as server: ...
     server.url .host .port .address          server.connections: list[Conn]   server.requests: list[RawRequest]
     server.open (now)  .peak (at any accept) server.faults   server.closing: Event (wait on it, never sleep)
-    server.wait_for_connections(n) .wait_for_requests(n) .wait_until(lambda server: ..., timeout=5.0)
+    server.wait_for_connections(n) .wait_for_requests(n) .wait_until(lambda server: ..., timeout=30.0)
     server.refuse()                          # further connects are refused; RawServer(..., port=server.port) comes back
     always(answer), script(*answers)         # handlers; an answer is bytes or a function of the RawRequest
 
@@ -27,7 +27,7 @@ tests.servers.connection, .endpoint: Conn, what a handler is given::
 
     conn.read_request() -> RawRequest   conn.read_head() + conn.read_body(request)   conn.recv(size) -> bytes
     conn.send(data)   conn.send_slowly(data, size=1, delay=0.0)
-    conn.wait_closed(timeout=5.0) -> bool   conn.hold()           # until the client closes; reads nothing
+    conn.wait_closed(timeout=30.0) -> bool   conn.hold()           # until the client closes; reads nothing
     conn.close()  FIN, after close_notify    conn.shutdown_write() the same, and reads on
     conn.cut()    FIN without close_notify   conn.reset()          RST     (these two from any thread)
     conn.start_tls(context) -> bool   conn.alpn   conn.server_name   conn.handshake_error

@@ -23,6 +23,7 @@ import threading
 import time
 
 from tests.servers.tls import TlsLayer
+from tests.waiting import PATIENCE
 
 IO_SECONDS = 30.0
 """How long the owner may wait for bytes or for room: a hang becomes a TimeoutError."""
@@ -106,7 +107,7 @@ class Endpoint:
         else:
             self._socket.sendall(data)
 
-    def wait_closed(self, timeout: float = 5.0) -> bool:
+    def wait_closed(self, timeout: float = PATIENCE) -> bool:
         """Whether the client closes within `timeout` seconds; reads nothing meanwhile."""
         poller = select.poll()
         poller.register(self._socket, select.POLLRDHUP)

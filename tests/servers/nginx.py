@@ -31,7 +31,7 @@ _SIZES = {"1k": 1 << 10, "1m": 1 << 20, "1g": 1 << 30}
 _OWN_PORTS = range(20000, 30000)
 """Below the kernel's ephemeral ports, so that no client socket takes one between restarts."""
 
-_STOP_SECONDS = 10.0
+_STOP_SECONDS = 30.0
 
 
 class Logged(NamedTuple):
@@ -86,7 +86,7 @@ class Nginx:
     def log(self, prefix: str, at_least: int = 0) -> list[Logged]:
         """The finished requests to targets that begin with `prefix`, in the order they ended.
 
-        nginx writes a line after the response: `at_least` waits up to 5 s for that many.
+        nginx writes a line after the response: `at_least` waits for that many.
         """
         eventually(lambda: len(self._logged(prefix)) >= at_least)
         return self._logged(prefix)
@@ -102,7 +102,10 @@ class Nginx:
         """
         suffix = f":{port or self.port:04X}"
         rows = [line.split() for line in Path("/proc/net/tcp").read_text("ascii").splitlines()[1:]]
-        return sum(local.endswith(suffix) and state == "01" for _, local, _, state, *_ in rows)
+        # A set: the table is read in pieces, between which a row may move.
+        return len(
+            {(local, remote) for _, local, remote, state, *_ in rows if local.endswith(suffix) and state == "01"}
+        )
 
     def reload(self) -> None:
         """Load the configuration again: idle connections are closed, busy ones after their response."""
@@ -202,7 +205,7 @@ class Nginx:
             raise AssertionError(f"nginx did not start: {errors}")
         with (
             contextlib.suppress(ConnectionRefusedError),
-            contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)) as connection,
+            contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)) as connection,
         ):
             connection.request("GET", "/ready")
             return connection.getresponse().read() == SMALL

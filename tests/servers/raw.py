@@ -17,6 +17,7 @@ from typing import Self
 from tests.servers.connection import Conn
 from tests.servers.listening import Listener
 from tests.servers.wire import RawRequest
+from tests.waiting import PATIENCE
 
 Handler = Callable[[Conn], None]
 Answer = bytes | Callable[[RawRequest], bytes]
@@ -102,7 +103,7 @@ class RawServer:
         with self._changed:
             return sum(conn.is_open() for conn in self.connections)
 
-    def wait_until(self, predicate: Callable[[Self], object], timeout: float = 5.0) -> None:
+    def wait_until(self, predicate: Callable[[Self], object], timeout: float = PATIENCE) -> None:
         """Wait until `predicate(server)` holds; it is asked after each accept, request and close.
 
         Raises:
@@ -112,11 +113,11 @@ class RawServer:
             if not self._changed.wait_for(lambda: predicate(self), timeout):
                 raise AssertionError(f"not within {timeout} s: {len(self.connections)} connections, {self.requests}")
 
-    def wait_for_connections(self, count: int, timeout: float = 5.0) -> None:
+    def wait_for_connections(self, count: int, timeout: float = PATIENCE) -> None:
         """Wait until `count` connections were accepted."""
         self.wait_until(lambda server: len(server.connections) >= count, timeout)
 
-    def wait_for_requests(self, count: int, timeout: float = 5.0) -> None:
+    def wait_for_requests(self, count: int, timeout: float = PATIENCE) -> None:
         """Wait until the heads of `count` requests have arrived."""
         self.wait_until(lambda server: len(server.requests) >= count, timeout)
 

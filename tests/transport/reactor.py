@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from tests.waiting import PATIENCE
 from turbopool.actors.dispatcher import Dispatcher
 from turbopool.actors.poller import system_poller, system_waker
 from turbopool.transport.memory import FakeClock
@@ -21,7 +22,7 @@ class Turned:
         self.clock = FakeClock()
         self.reactor = Dispatcher(self.clock, system_poller(), system_waker())
 
-    def turn_until(self, predicate: Callable[[], object], timeout: float = 5.0) -> None:
+    def turn_until(self, predicate: Callable[[], object], timeout: float = PATIENCE) -> None:
         """Turn until `predicate()` holds.
 
         Raises:

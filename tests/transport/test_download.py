@@ -51,7 +51,7 @@ def test_a_reader_waits_for_bytes_of_another_thread() -> None:
     calls.stream.feed([b"hello"])
     calls.stream.finish()
 
-    reader.join(10)
+    reader.join(30)
     assert b"".join(got) == b"hello"
 
 
@@ -144,5 +144,5 @@ def test_closing_wakes_a_reader_that_waits() -> None:
 
     calls.stream.close()
 
-    assert raised.wait(10)
-    reader.join(10)
+    assert raised.wait(30)
+    reader.join(30)

@@ -29,7 +29,7 @@ class Worker:
         """Take until the end; every wait is for a wake-up."""
         taken, is_rest = b"", False
         while not is_rest:
-            assert self.woken.acquire(timeout=10)
+            assert self.woken.acquire(timeout=30)
             data, is_rest = self.upload.take()
             taken += data
         self.join()
@@ -37,7 +37,7 @@ class Worker:
 
     def join(self) -> None:
         """Wait for the thread."""
-        self._thread.join(10)
+        self._thread.join(30)
         assert not self._thread.is_alive()
 
 
@@ -111,7 +111,7 @@ def test_an_iterator_is_paused_while_the_buffer_is_full() -> None:
     """FLT-N15: a server that reads slowly costs bounded memory."""
     drawn: list[int] = []
     worker = Worker(_endless(drawn))
-    assert worker.woken.acquire(timeout=10)
+    assert worker.woken.acquire(timeout=30)
     most = HIGH_WATER // 65_536 + 1  # one is in the worker's hand
 
     taken = len(_take_when(worker, lambda: len(drawn) >= most))
@@ -138,7 +138,7 @@ def test_a_cancelled_upload_ends_its_worker_and_closes_the_iterator_there() -> N
             closed.append(threading.current_thread())
 
     worker = Worker(pieces())
-    assert worker.woken.acquire(timeout=10)
+    assert worker.woken.acquire(timeout=30)
 
     worker.upload.cancel()
 
@@ -154,11 +154,11 @@ def test_a_worker_wakes_the_connection_once_for_all_that_is_held() -> None:
         yield b"1"
         yield b"2"
         yield b"3"
-        assert gate.wait(10)
+        assert gate.wait(30)
         yield b"4"
 
     worker = Worker(pieces(), 4)
-    assert worker.woken.acquire(timeout=10)
+    assert worker.woken.acquire(timeout=30)
     held = _take_when(worker, lambda: worker.upload._held == 3)  # noqa: SLF001
     assert held == b"123"
     assert not worker.woken.acquire(blocking=False)

@@ -18,7 +18,7 @@ def _named(name: str) -> list[threading.Thread]:
 
 def _waiting_for(gate: threading.Event) -> Callable[[], None]:
     def task() -> None:
-        assert gate.wait(10)
+        assert gate.wait(30)
 
     return task
 
@@ -41,7 +41,7 @@ def test_tasks_run_on_daemon_threads_of_that_name() -> None:
 
     workers.submit(task)
 
-    assert done.wait(10)
+    assert done.wait(30)
     assert seen[0].daemon
     assert seen[0].name == "pool-1"
     workers.close()
@@ -58,20 +58,20 @@ def test_threads_grow_with_the_work_up_to_the_cap_and_the_rest_waits() -> None:
         finished.release()
 
     def meet() -> None:
-        together.wait(10)
-        gate.wait(10)
+        together.wait(30)
+        gate.wait(30)
         finish()
 
     for _ in range(3):
         workers.submit(meet)
-    together.wait(10)  # all three run at once
+    together.wait(30)  # all three run at once
     for _ in range(20):
         workers.submit(finish)
     assert len(_named("capped")) == 3
     assert not finished.acquire(blocking=False)
     gate.set()
 
-    assert all(finished.acquire(timeout=10) for _ in range(23))
+    assert all(finished.acquire(timeout=30) for _ in range(23))
     assert len(_named("capped")) == 3
     workers.close()
 
@@ -81,7 +81,7 @@ def test_free_threads_are_used_before_others_are_started() -> None:
     for _ in range(50):
         done = threading.Event()
         workers.submit(done.set)
-        assert done.wait(10)
+        assert done.wait(30)
 
     assert len(_named("thrifty")) < 5  # one that is just coming back does not count as free
     workers.close()
@@ -97,7 +97,7 @@ def test_a_task_that_raises_is_logged_and_its_thread_goes_on(caplog: pytest.LogC
     with caplog.at_level(logging.ERROR, "turbopool.workers"):
         workers.submit(raise_it)
         workers.submit(done.set)
-        assert done.wait(10)
+        assert done.wait(30)
 
     assert "robust" in caplog.text
     assert len(_named("robust")) == 1
@@ -112,7 +112,7 @@ def test_without_any_thread_to_be_had_a_task_is_refused() -> None:
 
     other = threading.Event()
     workers.submit(other.set)
-    assert other.wait(10)
+    assert other.wait(30)
     assert not done.is_set()  # what was refused is not done later
     workers.close()
 
@@ -125,7 +125,7 @@ def test_without_another_thread_to_be_had_a_task_waits_for_one_there_is() -> Non
         workers.submit(done.set)
     gate.set()
 
-    assert done.wait(10)
+    assert done.wait(30)
     workers.close()
 
 
@@ -150,7 +150,7 @@ def test_a_task_knows_that_it_runs_on_a_worker() -> None:
 
     workers.submit(task)
 
-    assert done.wait(10)
+    assert done.wait(30)
     assert [*seen, on_worker()] == [False, True, False]
     workers.close()
 
@@ -175,4 +175,4 @@ def test_a_task_may_close_its_own_pool() -> None:
 
     workers.submit(close)
 
-    assert done.wait(5)
+    assert done.wait(30)
