@@ -16,7 +16,7 @@ from tests.face.handlers import AnyForm, Echoed, echo, first_ended, first_left, 
 from tests.servers.connection import Conn
 from tests.servers.raw import RawServer, always
 from tests.servers.wire import respond
-from tests.waiting import eventually
+from tests.waiting import eventually, reached, with_short_times
 from turbopool import Client, Http1Options, InvalidRequest, ReadError, RemoteProtocolError, Request, WriteError
 
 # -- in memory -----------------------------------------------------------------------------------------------
@@ -333,7 +333,7 @@ def test_an_iterator_is_closed_when_the_request_ends_early() -> None:
         response = client.post("/x", content=body())
 
         assert (response.status_code, response.content) == (413, b"too large")
-        assert closed.wait(5)
+        assert closed.wait(30)
 
 
 @pytest.mark.parametrize("content", [bytes(16 << 20), iter([b"x" * 65_536] * 256)], ids=["bytes", "iterator"])
@@ -343,7 +343,7 @@ def test_an_early_answer_ends_the_upload_and_the_connection_is_not_used_again(co
     def refuse(conn: Conn) -> None:
         conn.read_head()
         conn.send(respond(b"no", 413))
-        answered.wait(10)
+        answered.wait(30)
         while conn.recv():
             pass
 
@@ -358,7 +358,8 @@ def test_an_early_answer_ends_the_upload_and_the_connection_is_not_used_again(co
 
 
 @pytest.mark.parametrize("end", ["cancel", "dispose", "deadline"])
-def test_a_cancelled_upload_stops_drawing(end: str) -> None:
+@with_short_times
+def test_a_cancelled_upload_stops_drawing(end: str, short: float) -> None:
     drawn: list[int] = []
     closed = threading.Event()
 
@@ -381,19 +382,22 @@ def test_a_cancelled_upload_stops_drawing(end: str) -> None:
     ended = threading.Event()
 
     def stall(conn: Conn) -> None:
-        ended.wait(10)
+        ended.wait(30)
         while conn.recv():
             pass
 
     with RawServer(stall, receive_buffer=4096) as server, Client(base_url=server.url) as client:
-        future = client.send_async("POST", "/x", content=body(), timeout=0.5 if end == "deadline" else 60)
-        server.wait_for_connections(1)
+        future = client.send_async("POST", "/x", content=body(), timeout=5 * short if end == "deadline" else 60)
+        eventually(lambda: server.connections or future.done())
         _until_stalled(drawn)
+        if future.done():
+            ended.set()
+        reached(not future.done())
         before = len(drawn)
 
         stop(future, client)
 
-        assert closed.wait(5)
+        assert closed.wait(30)
         assert len(drawn) == before
         ended.set()
         server.wait_until(first_left)

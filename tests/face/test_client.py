@@ -15,7 +15,7 @@ from tests.servers.blackhole import Blackhole, refusing_port
 from tests.servers.connection import Conn
 from tests.servers.raw import RawServer, always, script
 from tests.servers.wire import chunked, respond
-from tests.waiting import eventually
+from tests.waiting import eventually, reached, with_short_times
 from turbopool import (
     Client,
     ClientDisposed,
@@ -285,19 +285,21 @@ def test_handles_of_one_name_have_defaults_of_their_own(server: RawServer) -> No
 # -- timeouts ------------------------------------------------------------------------------------------------
 
 
-def test_a_request_without_a_response_ends_at_its_total() -> None:
+@with_short_times
+def test_a_request_without_a_response_ends_at_its_total(short: float) -> None:
     """BEH-C3."""
     with RawServer(silent) as server, Client(base_url=server.url) as client:
         with pytest.raises(DeadlineExceeded) as caught:
-            client.get("/x", timeout=0.1)
+            client.get("/x", timeout=short)
 
+        reached(server.requests)
         server.wait_until(first_left)
 
     error = caught.value
     assert isinstance(error, TimeoutError)
     assert error.origin == server.url
     assert (error.request_sent, error.processed, error.phase) == (True, "maybe", "wait")
-    assert cast("float", error.facts["waited"]) >= 0.1
+    assert cast("float", error.facts["waited"]) >= short
     assert "timeout" in str(error)
 
 
@@ -340,6 +342,7 @@ def test_none_and_zero_mean_no_limit(no_limit: float | Timeout | None) -> None:
 def test_waiting_for_a_connection_has_a_timeout_of_its_own() -> None:
     with RawServer(silent) as server, Client(base_url=server.url, max_conns_per_host=1) as client:
         first = client.send_async("GET", "/first")
+        server.wait_for_requests(1)
         with pytest.raises(PoolTimeout) as caught:
             client.get("/second", timeout=Timeout(10, queue=0.05))
         first.cancel()
@@ -353,6 +356,7 @@ def test_the_total_ends_the_wait_in_the_queue_too() -> None:
     """BEH-P14."""
     with RawServer(silent) as server, Client(base_url=server.url, max_conns_per_host=1) as client:
         first = client.send_async("GET", "/first")
+        server.wait_for_requests(1)
         with pytest.raises(DeadlineExceeded, match="queue") as caught:
             client.get("/second", timeout=0.05)
         first.cancel()
@@ -413,20 +417,26 @@ def test_slow_headers_and_a_slow_body_within_the_timeout_succeed() -> None:
 
 
 @pytest.mark.parametrize("part", ["headers", "body"])
-def test_slow_headers_or_a_slow_body_beyond_the_timeout_are_cut_off(part: str) -> None:
+@with_short_times
+def test_slow_headers_or_a_slow_body_beyond_the_timeout_are_cut_off(part: str, short: float) -> None:
     """BEH-H8: bytes that keep coming do not extend the total."""
     head = b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 10_000
+    began = threading.Event()
 
     def slowly(conn: Conn) -> None:
         conn.read_request()
         if part == "body":
             conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10000\r\n\r\n")
-        conn.send_slowly(head, delay=0.01)
+        else:
+            conn.send(b"H")
+        began.set()
+        conn.send_slowly(head[1:], delay=0.01)
 
     with RawServer(slowly) as server, Client(base_url=server.url) as client:
         with pytest.raises(DeadlineExceeded) as caught:
-            client.get("/x", timeout=0.2)
+            client.get("/x", timeout=short)
 
+        reached(began.is_set())
         assert caught.value.phase == "recv"
         server.wait_until(first_ended)
 
@@ -586,7 +596,7 @@ def test_all_pending_requests_are_cancelled_wherever_they_are() -> None:
 
         for future in (waiting, queued, connecting, blocking):
             with pytest.raises(CancelledError):
-                future.result(5)
+                future.result(30)
         assert waiting.cancelled()
         assert queued.cancelled()
         server.wait_until(first_left)
@@ -609,7 +619,7 @@ def test_callbacks_hear_of_requests_cancelled_together() -> None:
 
         client.cancel_pending_requests()
 
-        assert called.wait(5)
+        assert called.wait(30)
         assert heard == [True]
 
 
@@ -623,7 +633,7 @@ def test_requests_of_another_handle_are_left_alone() -> None:
 
         one.cancel_pending_requests()
         with pytest.raises(CancelledError):
-            ours.result(5)
+            ours.result(30)
         gate.opened.set()
 
         assert Echoed.of(theirs.result()).target == "/theirs"
@@ -701,9 +711,9 @@ def test_an_application_that_stops_all_its_actors_ends_our_requests_and_the_next
             running, queued = client.send_async("GET", "/running"), client.send_async("GET", "/queued")
             server.wait_for_requests(1)
 
-            pykka.ActorRegistry.stop_all(timeout=5)
+            pykka.ActorRegistry.stop_all(timeout=20)
 
             assert Echoed.of(client.get("/after")).target == "/after"
-            assert isinstance(running.exception(5), ManagerCrashed)
-            assert isinstance(queued.exception(5), ManagerCrashed | None)  # unless it was served in between
+            assert isinstance(running.exception(30), ManagerCrashed)
+            assert isinstance(queued.exception(30), ManagerCrashed | None)  # unless it was served in between
             assert not client.is_disposed

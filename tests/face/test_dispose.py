@@ -20,7 +20,7 @@ from tests.servers.certs import Authority
 from tests.servers.connection import Conn
 from tests.servers.raw import RawServer, always
 from tests.servers.wire import respond
-from tests.waiting import eventually
+from tests.waiting import SPENT, eventually, reached, with_short_times
 from turbopool import Client, ClientDisposed, ClientFactory, ClientOptions, Response, ResponseFuture, Timeout
 from turbopool.actors.hub import live_hubs
 from turbopool.runtime import Runtime
@@ -73,24 +73,26 @@ def test_what_is_in_flight_and_queued_finishes() -> None:
         eventually(lambda: client.is_disposed)
         gate.opened.set()
 
-        disposed.result(5)
+        disposed.result(30)
         assert [Echoed.of(future.result(0)).target for future in futures] == [f"/{n}" for n in range(10)]
         assert server.peak == 2
         assert_nothing_left(server.port)
 
 
-def test_a_drain_ends_with_the_deadline_of_the_last_request() -> None:
+@with_short_times
+def test_a_drain_ends_with_the_deadline_of_the_last_request(short: float) -> None:
     """BEH-C11: without a drain_timeout the requests' own deadlines bound it."""
     with RawServer(silent) as server:
         client = Client(base_url=server.url)
-        future = client.send_async("GET", "/x", timeout=0.3)
-        server.wait_for_requests(1)
+        future = client.send_async("GET", "/x", timeout=short)
+        eventually(lambda: future.done() or server.requests)
+        reached(not future.done())
         began = time.monotonic()
 
         client.dispose()
 
         assert isinstance(future.exception(0), TimeoutError)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < SPENT
         assert_nothing_left(server.port)
 
 
@@ -124,11 +126,11 @@ def test_the_queue_fails_at_once_when_that_is_asked_for_and_the_rest_finishes() 
 
         disposed = pool.submit(client.dispose, queued="fail")
 
-        assert wait(queued, 5).not_done == set()
+        assert wait(queued, 20).not_done == set()
         assert {disposed_error(future).processed for future in queued} == {"no"}
         assert not sent.done()
         gate.opened.set()
-        disposed.result(5)
+        disposed.result(30)
         assert Echoed.of(sent.result(0)).target == "/0"
         assert len(server.requests) == 1
         assert_nothing_left(server.port)
@@ -138,7 +140,7 @@ def test_a_key_that_gave_up_while_in_line_for_room_holds_up_no_other_in_a_drain(
     """BEH-C13: one connection in all; the second key is cancelled, the third gets its turn."""
     gate = Gate()
     with RawServer(gate) as one, RawServer(gate) as two, RawServer(gate) as three, ThreadPoolExecutor(1) as pool:
-        client = Client(max_total_connections=1, request_timeout=8)
+        client = Client(max_total_connections=1, request_timeout=30)
         first = client.send_async("GET", one.url)
         one.wait_for_requests(1)
         second, third = client.send_async("GET", two.url), client.send_async("GET", three.url)
@@ -149,9 +151,9 @@ def test_a_key_that_gave_up_while_in_line_for_room_holds_up_no_other_in_a_drain(
         eventually(lambda: len(client.stats().pools) == 2)
         gate.opened.set()
 
-        assert first.result(5).is_success
-        assert third.result(5).is_success
-        disposed.result(5)
+        assert first.result(30).is_success
+        assert third.result(30).is_success
+        disposed.result(30)
         assert two.connections == []
         assert_nothing_left(one.port, two.port, three.port)
 
@@ -171,10 +173,10 @@ def test_every_future_completes_exactly_once_wherever_its_request_is(arguments: 
         eventually(lambda: client.stats().waiting == 39 and client.stats().connecting == 2)
 
         disposed = pool.submit(client.dispose, **arguments)  # type: ignore[arg-type]  # of mixed types
-        wait([*waiting, *connecting], 5)
+        wait([*waiting, *connecting], 20)
         if "queued" in arguments:
             client.cancel_pending_requests()
-        disposed.result(5)
+        disposed.result(30)
 
         for future in (*waiting, *connecting):
             assert disposed_error(future).processed == "no"
@@ -197,7 +199,7 @@ def test_a_connect_under_way_is_given_up_and_its_socket_closed() -> None:
 
         client.dispose()
 
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < SPENT
         assert sockets_to(hole.port) == 1  # that keeps it full
         assert_nothing_left()
 
@@ -211,7 +213,7 @@ def test_a_blocking_send_ends_with_the_disposal() -> None:
 
         client.dispose(drain_timeout=0)
 
-        assert isinstance(blocking.exception(5), ClientDisposed)
+        assert isinstance(blocking.exception(30), ClientDisposed)
         assert_nothing_left(server.port)
 
 
@@ -235,7 +237,7 @@ def test_a_request_that_was_in_a_tls_handshake_fails_and_leaves_no_socket(author
 def test_idle_connections_close_at_once_and_the_server_is_told(server: RawServer) -> None:
     """BEH-P22, FLT-P12."""
     client = Client(base_url=server.url)
-    wait([client.send_async("GET", f"/{n}") for n in range(4)], 5)
+    wait([client.send_async("GET", f"/{n}") for n in range(4)], 20)
     assert sockets_to(server.port) > 0
 
     client.dispose()
@@ -302,7 +304,7 @@ def test_a_done_callback_may_dispose_the_client_and_waits_for_the_others() -> No
 
     def handler(conn: Conn) -> None:
         request = conn.read_request()
-        (fast if request.target == "/fast" else slow).wait(10)
+        (fast if request.target == "/fast" else slow).wait(30)
         conn.send(echo(request))
 
     with RawServer(handler) as server:
@@ -319,7 +321,7 @@ def test_a_done_callback_may_dispose_the_client_and_waits_for_the_others() -> No
         eventually(lambda: client.is_disposed)
         slow.set()
 
-        assert ended.wait(5)
+        assert ended.wait(30)
         assert after == [True]
         assert Echoed.of(other.result(0)).target == "/slow"
         eventually(lambda: not our_threads())
@@ -370,8 +372,8 @@ def test_a_second_disposal_waits_for_the_first() -> None:
         assert not second.done()
         gate.opened.set()
 
-        assert second.result(5) == (True, [])
-        first.result(5)
+        assert second.result(30) == (True, [])
+        first.result(30)
         assert_nothing_left(server.port)
 
 
@@ -387,7 +389,7 @@ def test_a_second_disposal_may_be_in_more_of_a_hurry_than_the_first() -> None:
         client.dispose(drain_timeout=SOON)
 
         assert disposed_error(future).processed == "maybe"
-        patient.result(5)
+        patient.result(30)
         assert_nothing_left(server.port)
 
 
@@ -401,11 +403,11 @@ def test_eight_threads_may_dispose_at_once_and_all_return_when_it_is_over() -> N
             barrier = threading.Barrier(8)
 
             def dispose(client: Client = client, barrier: threading.Barrier = barrier) -> list[str]:
-                barrier.wait(5)
+                barrier.wait(30)
                 client.dispose()
                 return our_threads()
 
-            after = [done.result(10) for done in [pool.submit(dispose) for _ in range(8)]]
+            after = [done.result(30) for done in [pool.submit(dispose) for _ in range(8)]]
 
             assert after == [[]] * 8
             assert [Echoed.of(future.result(0)).target for future in futures] == [f"/{n}" for n in range(10)]
@@ -428,7 +430,7 @@ def test_what_races_the_disposal_completes_and_never_denies_what_was_sent() -> N
                 made: dict[str, ResponseFuture] = made,
                 ready: threading.Barrier = ready,
             ) -> int:
-                ready.wait(5)
+                ready.wait(30)
                 for n in range(1000):
                     try:
                         made[f"/{thread}/{n}"] = client.send_async("GET", f"/{thread}/{n}")
@@ -438,10 +440,10 @@ def test_what_races_the_disposal_completes_and_never_denies_what_was_sent() -> N
 
             with ThreadPoolExecutor(4) as pool:
                 counts = [pool.submit(submit, thread) for thread in range(4)]
-                ready.wait(5)
+                ready.wait(30)
                 eventually(lambda made=made: len(made) > 5)  # type: ignore[misc]  # bound here
                 client.dispose()
-                total = sum(count.result(10) for count in counts)
+                total = sum(count.result(30) for count in counts)
 
             assert len(made) == total
             assert wait(made.values(), 5).not_done == set()
@@ -474,7 +476,7 @@ def test_a_forgotten_client_is_disposed_and_what_it_has_under_way_finishes() -> 
         assert gone() is None
         gate.opened.set()
 
-        assert [Echoed.of(future.result(5)).target for future in futures] == ["/0", "/1", "/2"]
+        assert [Echoed.of(future.result(30)).target for future in futures] == ["/0", "/1", "/2"]
         eventually(lambda: not our_threads())
         assert_nothing_left(server.port)
 
@@ -528,7 +530,7 @@ def test_a_client_collected_while_a_thread_for_a_callback_is_made_harms_nobody(s
             del circle
             client.send_async("GET", "/x").add_done_callback(lambda _: called.set())
 
-            assert called.wait(5)
+            assert called.wait(30)
             assert forgotten() is None
     finally:
         gc.enable()
@@ -547,7 +549,7 @@ def test_a_stream_collected_while_bytes_come_for_it_harms_nobody() -> None:
         while conn.read_request().target != "/stream":
             conn.send(respond(b"x"))
         conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
-        forgotten.wait(5)
+        forgotten.wait(30)
         conn.send(b"678")
         conn.hold()
 
@@ -566,7 +568,7 @@ def test_a_stream_collected_while_bytes_come_for_it_harms_nobody() -> None:
             forgotten.set()
 
             server.wait_until(lambda server: server.connections[0].peer_closed_at)
-            assert client.get("/x", timeout=5).content == b"x"
+            assert client.get("/x", timeout=20).content == b"x"
             assert collected
     finally:
         gc.enable()
@@ -591,7 +593,7 @@ def test_a_stream_that_is_read_on_finishes_during_a_disposal() -> None:
             received += sum(map(len, pieces))
 
             assert received == SIZE
-        disposed.result(5)
+        disposed.result(30)
         assert_nothing_left(server.port)
 
 
@@ -604,7 +606,7 @@ def test_a_stream_that_is_left_unread_lets_the_disposal_end() -> None:
             disposed = pool.submit(client.dispose)
             eventually(lambda: client.is_disposed)
             assert not disposed.done()
-        disposed.result(5)
+        disposed.result(30)
         assert_nothing_left(server.port)
 
 
@@ -612,7 +614,7 @@ def test_disposing_within_its_own_unread_stream_ends_with_the_read_timeout() -> 
     """BEH-C13: a stream has no deadline after its head, so a drain without one must not wait for it for ever."""
     with RawServer(always(respond(bytes(SIZE)))) as server:
         client = Client(base_url=server.url)
-        with client.stream("GET", "/big", timeout=Timeout(5.0, read=0.2)) as response:
+        with client.stream("GET", "/big", timeout=Timeout(20.0, read=0.2)) as response:
             client.dispose()  # by the very thread that would have to read
 
             assert_nothing_left(server.port)
@@ -676,7 +678,7 @@ def test_disposing_one_client_leaves_another_alone() -> None:
         assert disposed_error(ours).processed == "maybe"
         assert not theirs.done()
         gate.opened.set()
-        assert Echoed.of(theirs.result(5)).target == "/stays"
+        assert Echoed.of(theirs.result(30)).target == "/stays"
         assert Echoed.of(stays.get("/again")).connection == theirs.result(0).json()["connection"]
         assert len(live_hubs()) == 1
 
@@ -723,7 +725,7 @@ def test_cancelling_what_drains_ends_the_disposal() -> None:
         for future in futures:
             with pytest.raises(CancelledError):
                 future.result(0)
-        disposed.result(5)
+        disposed.result(30)
         assert_nothing_left(server.port)
 
 
@@ -735,4 +737,4 @@ def test_callbacks_of_a_request_that_is_refused_after_the_end_are_still_called()
 
     runtime.run_callback(called.set)
 
-    assert called.wait(5)
+    assert called.wait(30)

@@ -186,7 +186,7 @@ def test_a_name_gets_one_runtime_also_when_many_threads_ask_first(server: RawSer
         start = threading.Barrier(32)
 
         def create(n: int) -> tuple[Client, Echoed]:
-            start.wait(10)
+            start.wait(30)
             client = factory.create_client("API" if n % 2 else "api")
             return client, Echoed.of(client.get(f"/{n}"))
 
@@ -206,7 +206,7 @@ def test_a_handle_taken_while_the_last_one_is_let_go_of_works(server: RawServer)
         start = threading.Barrier(4)
 
         def use(n: int) -> list[str]:
-            start.wait(10)
+            start.wait(30)
             seen = []
             for turn in range(15):
                 with factory.create_client("api") as client:
@@ -308,7 +308,7 @@ def test_disposing_the_factory_lets_requests_finish() -> None:
         disposed = pool.submit(factory.dispose)
         gate.opened.set()
 
-        disposed.result(5)
+        disposed.result(30)
         assert all(Echoed.of(future.result(0)).target == "/x" for future in futures)
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.face.handlers import Gate, echo, first_left, half
 from tests.servers.connection import Conn
 from tests.servers.raw import RawServer, always
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 from turbopool import Client, ClientDisposed, ClientFactory
 
 
@@ -75,9 +75,11 @@ def test_an_interrupt_while_a_stream_is_read_gives_its_connection_back() -> None
 
 def test_an_interrupt_while_a_future_is_awaited_leaves_its_request_alone() -> None:
     """Its caller still holds the future, and may wait again."""
+    awaited = threading.Event()
 
     class Interrupting(Gate):
         def __call__(self, conn: Conn) -> None:
+            assert awaited.wait(PATIENCE)
             timer = threading.Timer(0.2, interrupt)
             timer.start()
             super().__call__(conn)
@@ -86,24 +88,42 @@ def test_an_interrupt_while_a_future_is_awaited_leaves_its_request_alone() -> No
     gate = Interrupting()
     with RawServer(gate) as server, Client(base_url=server.url) as client:
         future = client.send_async("GET", "/x")
-        with pytest.raises(KeyboardInterrupt):
+
+        def wait() -> None:
+            awaited.set()
             future.result()
+
+        with pytest.raises(KeyboardInterrupt):
+            wait()
         gate.opened.set()
 
-        assert future.result(5).is_success
+        assert future.result(30).is_success
 
 
 @pytest.mark.parametrize("kind", ["client", "factory"])
 def test_an_interrupt_during_a_disposal_ends_it_at_once_and_leaves_nothing(kind: str) -> None:
     """A second Ctrl-C must not be needed, nor a second disposal wait for the first for ever."""
-    with RawServer(interrupting) as server:
+    disposing = threading.Event()
+
+    def interrupting_it(conn: Conn) -> None:
+        conn.read_request()
+        assert disposing.wait(PATIENCE)
+        if not conn.wait_closed(0.2):
+            interrupt()
+        conn.hold()
+
+    with RawServer(interrupting_it) as server:
         factory = ClientFactory().add("api", base_url=server.url)
         client = Client(base_url=server.url) if kind == "client" else factory.create_client("api")
         future = client.send_async("GET", "/x", timeout=None)
         server.wait_for_requests(1)
 
-        with pytest.raises(KeyboardInterrupt):
+        def dispose() -> None:
+            disposing.set()
             (client if kind == "client" else factory).dispose()
+
+        with pytest.raises(KeyboardInterrupt):
+            dispose()
         client.dispose()
         factory.dispose()
 

@@ -18,7 +18,7 @@ from tests.servers.raw import RawServer, always
 from tests.servers.wire import RawRequest, respond
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 20.0
+LIMIT = 60.0
 """Seconds after which a process counts as hung."""
 
 PRELUDE = '''
@@ -29,7 +29,7 @@ from turbopool import Client, ClientDisposed, ClientFactory
 
 url, arguments = sys.argv[1], sys.argv[2:]
 
-def eventually(predicate, timeout=5.0):
+def eventually(predicate, timeout=30.0):
     deadline = time.monotonic() + timeout
     while not predicate():
         assert time.monotonic() < deadline, "not in time"
@@ -56,7 +56,7 @@ def child(work):
         sys.exit(0)  # through the interpreter's own end: finalizers, collector, atexit
     return pid
 
-def ended_well(pid, timeout=10.0):
+def ended_well(pid, timeout=30.0):
     deadline = time.monotonic() + timeout
     while True:
         done, status = os.waitpid(pid, os.WNOHANG)
@@ -146,7 +146,7 @@ def test_a_process_that_forgets_to_dispose_ends_all_the_same(left: str) -> None:
         took, said = run(f"client = Client(base_url=url, max_conns_per_host=2)\n{left}\nprint('end')", server.url)
 
         assert said == "end\n"
-        assert took < 3
+        assert took < 15  # of a hang it would be a minute
 
 
 def test_a_process_that_exits_with_an_error_ends_all_the_same() -> None:
@@ -178,7 +178,7 @@ FORK = """
     ended_well(child(work))
     assert not busy.done()
     assert number(client.get("/parent")) == before
-    assert busy.result(5).is_success
+    assert busy.result(30).is_success
     print(client.stats().opened)
     client.dispose()
     assert not threads()
@@ -212,7 +212,7 @@ def test_a_forked_child_starts_empty_and_never_touches_the_connections_of_its_pa
                     lambda server: (
                         server.closing.is_set() or sum(one.target == "/parent" for one in server.requests) > 1
                     ),
-                    timeout=8,
+                    timeout=20,
                 )
             conn.send(echo(request))
 
@@ -237,7 +237,7 @@ def test_the_parent_still_notices_what_happens_to_its_idle_connections(closing_s
     """FLT-P13: a child that closed its copy must not take the registration of the original along."""
     script = """
         client = Client(base_url=url, max_conns_per_host=4)
-        wait([client.send_async("GET", "/x") for _ in range(4)], 5)
+        wait([client.send_async("GET", "/x") for _ in range(4)], 20)
         idle = client.stats().idle
         assert idle >= 1
         ended_well(child(lambda: None))
@@ -288,7 +288,7 @@ def test_a_fork_while_eight_threads_send_harms_neither_side() -> None:
             ended_well(child(work))
         over.set()
         for sender in senders:
-            sender.join(10)
+            sender.join(30)
         assert not problems, problems[:3]
         client.dispose()
     """
@@ -327,7 +327,7 @@ def test_clients_and_factories_can_be_made_and_started_while_another_thread_fork
             ended_well(child(work))
         over.set()
         for churner in churners:
-            churner.join(10)
+            churner.join(30)
         factory.dispose()
     """
     with RawServer(always(echo)) as server:
@@ -364,9 +364,14 @@ def test_a_childs_own_actors_and_those_of_the_application_stay() -> None:
 def test_a_future_of_the_parent_ends_in_the_child_too() -> None:
     """FLT-P13: nobody will answer it there, so it ends at its deadline; it can be cancelled before."""
     script = """
-        client = Client(base_url=url, request_timeout=0.3)
-        futures = [client.send_async("GET", "/x", timeout=limit) for limit in (0.3, 30)]
-        eventually(lambda: client.stats().leased == 2)
+        client = Client(base_url=url)
+        for short in (0.3, 3, 30):  # on a slow machine its time may be up too soon
+            futures = [client.send_async("GET", "/x", timeout=limit) for limit in (short, 60)]
+            eventually(lambda: client.stats().leased == 2 or futures[0].done())
+            if not futures[0].done():
+                break
+            assert futures[1].cancel()
+        assert not futures[0].done()
 
         def work():
             assert futures[1].cancel() and futures[1].cancelled()
@@ -433,7 +438,7 @@ def test_workers_of_multiprocessing_use_clients_of_their_own(method: str, tmp_pa
                 pool.join()
             process = context.Process(target=work, args=(1,))
             process.start()
-            process.join(10)
+            process.join(30)
             assert process.exitcode == 0
             assert work(2) == "/2"
             assert client.stats().opened == 1

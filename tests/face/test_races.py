@@ -36,7 +36,7 @@ def together(count: int, work: Callable[[int], object]) -> list[object]:
     start = threading.Barrier(count)
 
     def begin(n: int) -> object:
-        start.wait(10)
+        start.wait(30)
         return work(n)
 
     with ThreadPoolExecutor(count) as pool:
@@ -103,7 +103,7 @@ def test_cancelling_everything_again_and_again_loses_nothing() -> None:
                 future = client.send_async("GET", f"/{n}/{turn}")
                 client.cancel_pending_requests()
                 with pytest.raises(CancelledError):
-                    future.result(10)
+                    future.result(30)
             return n
 
         assert together(8, work) == list(range(8))
@@ -258,7 +258,7 @@ def test_each_thread_is_served_in_the_order_it_asked_from_the_first_request_of_a
 
         for n, futures in enumerate(sent):
             assert isinstance(futures, list)
-            assert [Echoed.of(future.result(20)).target for future in futures] == [f"/{n}/{turn}" for turn in range(16)]
+            assert [Echoed.of(future.result(30)).target for future in futures] == [f"/{n}/{turn}" for turn in range(16)]
         order = [request.target.split("/")[1:] for request in server.requests]
         for n in range(16):
             assert [turn for thread, turn in order if thread == str(n)] == [str(turn) for turn in range(16)]

@@ -12,7 +12,7 @@ from tests.face.handlers import AnyForm, Gate, echo, silent
 from tests.servers.blackhole import Blackhole, refusing_port
 from tests.servers.certs import Authority
 from tests.servers.raw import RawServer, always
-from tests.waiting import eventually
+from tests.waiting import eventually, reached, with_short_times
 from turbopool import Client, ConnectError, DeadlineExceeded, PoolKey, PoolStats, RuntimeStats
 
 # -- keys ----------------------------------------------------------------------------------------------------
@@ -165,10 +165,12 @@ def test_connections_being_established_are_counted() -> None:
         eventually(lambda: (only(client).waiting, only(client).cancelled) == (0, 5))
 
 
-def test_failures_and_cancels_are_counted_apart() -> None:
+@with_short_times
+def test_failures_and_cancels_are_counted_apart(short: float) -> None:
     with RawServer([silent, silent, always(echo)]) as server, Client(base_url=server.url) as client:
         with pytest.raises(DeadlineExceeded):
-            client.get("/x", timeout=0.05)
+            client.get("/x", timeout=short)
+        reached(server.requests)
         future = client.send_async("GET", "/x")
         server.wait_for_requests(2)
         future.cancel()
@@ -233,9 +235,9 @@ def test_statistics_are_consistent_while_requests_run(client: Client) -> None:
     looking.start()
     futures: list[AnyForm] = [client.send_async("GET", f"/{n}") for n in range(200)]
     for future in futures:
-        assert future.result(10).is_success
+        assert future.result(30).is_success
     end.set()
-    looking.join(5)
+    looking.join(30)
 
     assert seen
     for pool in seen:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 
 import pytest
 
@@ -13,13 +14,14 @@ from tests.face.handlers import Echoed, Gate, echo, first_ended, first_left, hal
 from tests.servers.connection import Conn
 from tests.servers.raw import RawServer, always
 from tests.servers.wire import chunked, respond
-from tests.waiting import eventually
+from tests.waiting import eventually, not_too_soon, reached, with_short_times
 from turbopool import (
     Client,
     DeadlineExceeded,
     HTTPStatusError,
     IncompleteRead,
     ReadTimeout,
+    Response,
     StreamClosed,
     Timeout,
     TurboPoolError,
@@ -53,11 +55,20 @@ class Steps:
 
     def send(self, data: bytes) -> None:
         """Send a chunk; nothing is the last one."""
-        assert self._begun.wait(5)
+        assert self._begun.wait(30)
         assert self._conn is not None
         self._conn.send(chunk(data))
         if not data:
             self._ended.set()
+
+
+@contextmanager
+def _opened(client: Client, timeout: float | Timeout) -> Iterator[Response]:
+    """A stream whose head came before a short time was up."""
+    with ExitStack() as stack:
+        with not_too_soon(DeadlineExceeded, ReadTimeout):
+            response = stack.enter_context(client.stream("GET", "/x", timeout=timeout))
+        yield response
 
 
 # -- drawn as it is read -------------------------------------------------------------------------------------
@@ -255,16 +266,16 @@ def test_another_thread_may_close_what_one_is_reading() -> None:
 
         reading = pool.submit(read)
         steps.send(b"12345")
-        assert begun.wait(5)
+        assert begun.wait(30)
         response.close()
 
         with pytest.raises(StreamClosed):
-            reading.result(5)
+            reading.result(30)
 
 
 def test_a_stream_may_be_read_in_another_thread(client: Client) -> None:
     with ThreadPoolExecutor(1) as pool, client.stream("GET", "/x") as response:
-        assert b"/x" in pool.submit(response.read).result(5)
+        assert b"/x" in pool.submit(response.read).result(30)
 
 
 # -- what goes wrong -----------------------------------------------------------------------------------------
@@ -302,22 +313,25 @@ def test_a_chunked_body_that_breaks_the_rules_gives_what_came_and_then_an_error(
         server.wait_until(first_ended)
 
 
-def test_the_head_is_bounded_by_the_total() -> None:
+@with_short_times
+def test_the_head_is_bounded_by_the_total(short: float) -> None:
     with RawServer(silent) as server, Client(base_url=server.url) as client:
-        stream = client.stream("GET", "/x", timeout=0.05)
+        stream = client.stream("GET", "/x", timeout=short)
         with pytest.raises(DeadlineExceeded):
             stream.__enter__()
 
+        reached(server.requests)
         server.wait_until(first_left)
 
 
-def test_the_total_ends_with_the_head() -> None:
+@with_short_times
+def test_the_total_ends_with_the_head(short: float) -> None:
     """From then on only each wait for bytes is bounded."""
     steps = Steps()
     with (
         RawServer(steps) as server,
-        Client(base_url=server.url, request_timeout=0.2) as client,
-        client.stream("GET", "/x", timeout=Timeout(0.2, read=10)) as response,
+        Client(base_url=server.url, request_timeout=short) as client,
+        _opened(client, Timeout(short, read=40)) as response,
     ):
         with RawServer(silent) as clock, pytest.raises(DeadlineExceeded):
             client.get(clock.url)  # so that the same time has passed
@@ -327,32 +341,34 @@ def test_the_total_ends_with_the_head() -> None:
         assert response.read() == b"late"
 
 
-@pytest.mark.parametrize("timeout", [Timeout(10, read=0.1), 0.1, Timeout(0.1)])
-def test_each_wait_for_bytes_is_bounded_by_default_as_the_total_was(timeout: float | Timeout) -> None:
+@pytest.mark.parametrize("timeout", [lambda short: Timeout(60, read=short), lambda short: short, Timeout])
+@with_short_times
+def test_each_wait_for_bytes_is_bounded_by_default_as_the_total_was(
+    timeout: Callable[[float], float | Timeout], short: float
+) -> None:
     with RawServer(half) as server, Client(base_url=server.url) as client:
-        with client.stream("GET", "/x", timeout=timeout) as response:
+        with _opened(client, timeout(short)) as response:
             pieces = response.iter_bytes()
             assert next(pieces) == b"12345"
             with pytest.raises(ReadTimeout) as caught:
                 next(pieces)
         server.wait_until(first_left)
 
-    assert caught.value.facts["timeout"] == 0.1
+    assert caught.value.facts["timeout"] == short
     assert (caught.value.origin, caught.value.request_sent) == (server.url, True)
 
 
-def test_a_reader_that_takes_its_time_is_not_timed_out() -> None:
+@with_short_times
+def test_a_reader_that_takes_its_time_is_not_timed_out(short: float) -> None:
     """Only waiting for the server counts, not what the reader does between two pieces."""
-    steps = Steps()
+    answer = CHUNKED + chunk(b"one") + chunk(b"two") + chunk(b"")
     with (
-        RawServer(steps) as server,
+        RawServer(always(answer)) as server,
         Client(base_url=server.url) as client,
-        client.stream("GET", "/x", timeout=Timeout(10, read=0.1)) as response,
+        _opened(client, Timeout(60, read=short)) as response,
     ):
-        for piece in (b"one", b"two", b""):
-            steps.send(piece)
         with RawServer(silent) as clock, pytest.raises(DeadlineExceeded):
-            client.get(clock.url, timeout=0.3)
+            client.get(clock.url, timeout=1.5 * short)
 
         assert response.read() == b"onetwo"
 
@@ -380,7 +396,7 @@ def test_a_response_may_begin_while_the_body_is_still_being_sent() -> None:
 
     def body() -> Iterator[bytes]:
         yield b"question"
-        assert answered.wait(5)
+        assert answered.wait(30)
         yield b" and more"
 
     def converse(conn: Conn) -> None:
@@ -405,7 +421,7 @@ def test_a_body_that_fails_while_the_response_is_read_fails_the_reading() -> Non
 
     def body() -> Iterator[bytes]:
         yield b"question"
-        answered.wait(5)
+        answered.wait(30)
         raise ZeroDivisionError
 
     def converse(conn: Conn) -> None:
@@ -450,7 +466,7 @@ def test_a_stream_is_one_request_of_the_pool() -> None:
         with client.stream("GET", "/fast") as response:
             queued = client.send_async("GET", "/fast/second")
             response.read()
-            assert Echoed.of(queued.result(5)).target == "/fast/second"
+            assert Echoed.of(queued.result(30)).target == "/fast/second"
 
         (pool,) = client.stats().pools.values()
         assert (pool.requests, pool.completed, pool.failed, pool.opened) == (2, 2, 0, 1)

@@ -99,7 +99,7 @@ def test_a_client_certificate_is_shown(authority: Authority, form: str) -> None:
         with Client(base_url=server.url, verify=authority.ca_file, cert=cert[form]) as client:
             assert client.get("/x").is_success
         with Client(base_url=server.url, verify=authority.ca_file) as client, pytest.raises((TlsError, OSError)):
-            client.get("/x", timeout=5)
+            client.get("/x", timeout=20)
 
 
 def test_handles_of_different_names_keep_their_own_verification(authority: Authority) -> None:
@@ -137,7 +137,7 @@ def test_a_plain_server_behind_an_https_url_is_an_error_that_says_so() -> None:
 
     with RawServer(refuse) as server, Client(verify=False) as client:
         with pytest.raises(TlsError, match="TLS") as caught:
-            client.get(f"https://127.0.0.1:{server.port}/x", timeout=5)
+            client.get(f"https://127.0.0.1:{server.port}/x", timeout=20)
 
         assert isinstance(caught.value.__cause__, ssl.SSLError)
         server.wait_until(first_left)
