@@ -17,7 +17,7 @@ from tests.servers.connection import Conn
 from tests.servers.nginx import SMALL, Nginx
 from tests.servers.raw import RawServer, always
 from tests.servers.wire import respond
-from tests.waiting import eventually
+from tests.waiting import SPENT, eventually, reached, with_short_times
 from turbopool import Client, Response
 
 BOUND = 30.0
@@ -65,7 +65,8 @@ def test_sixty_four_threads_never_have_more_than_six_connections(nginx: Nginx, p
     with Client(base_url=nginx.url) as client, ThreadPoolExecutor(1) as aside:
         crowd = aside.submit(run_threads, 64, lambda _: [client.get(path) for _ in range(25)])
         while not crowd.done():
-            open_now.append(nginx.open_connections())
+            looks = [nginx.open_connections() for _ in range(2)]  # one alone may see what never was at once
+            open_now.append(min(looks))
             concurrent.futures.wait([crowd], timeout=0.001)
         crowd.result()
 
@@ -122,19 +123,23 @@ def test_three_hundred_keys_and_twenty_clients_live_on_one_dispatcher_thread(ngi
 # -- how long a connection stays -----------------------------------------------------------------------------
 
 
-def test_connection_is_closed_when_it_was_idle_for_the_timeout() -> None:
-    """BEH-P36, P6: as the server sees it, measured from the last release, and at most a second late."""
-    with RawServer(always(respond(b"ok"))) as server, Client(base_url=server.url, idle_timeout=0.4) as client:
-        busy_until = time.monotonic() + 0.8
-        while time.monotonic() < busy_until:
+@with_short_times
+def test_connection_is_closed_when_it_was_idle_for_the_timeout(short: float) -> None:
+    """BEH-P36, P6: as the server sees it, measured from the last release, and soon after."""
+    idle = 4 * short
+    with RawServer(always(respond(b"ok"))) as server, Client(base_url=server.url, idle_timeout=idle) as client:
+        times = [time.monotonic()]
+        while times[-1] < times[0] + 1.5 * idle:
             client.get("/")
-        released = time.monotonic()
+            times.append(time.monotonic())
+        reached(all(later - earlier < idle for earlier, later in itertools.pairwise(times)))
+        released = times[-1]
         server.wait_until(lambda server: server.connections[0].peer_closed_at is not None)
 
     (conn,) = server.connections
     assert conn.peer_closed_at is not None
-    assert conn.peer_closed_at - conn.requests[-1].at >= 0.4
-    assert conn.peer_closed_at - released <= 0.4 + 1.0
+    assert conn.peer_closed_at - conn.requests[-1].at >= idle
+    assert conn.peer_closed_at - released <= idle + SPENT
 
 
 def test_leased_connection_is_not_closed_by_the_idle_timeout() -> None:
@@ -162,25 +167,29 @@ def test_leased_connection_is_not_closed_by_the_idle_timeout() -> None:
         server.wait_until(lambda server: server.connections[0].peer_closed_at is not None)
 
 
-def test_nginx_sees_an_idle_connection_closed_at_the_timeout(nginx: Nginx, path: str) -> None:
+@with_short_times
+def test_nginx_sees_an_idle_connection_closed_at_the_timeout(nginx: Nginx, path: str, short: float) -> None:
     """BEH-P36."""
-    with Client(base_url=nginx.url, idle_timeout=0.5) as client:
+    idle = 5 * short
+    with Client(base_url=nginx.url, idle_timeout=idle) as client:
         asked = time.monotonic()
         client.get(path)
         released = time.monotonic()
-        assert nginx.open_connections() == 1
+        is_open = nginx.open_connections()
+        reached(time.monotonic() - asked < idle)
+        assert is_open == 1
         eventually(lambda: nginx.open_connections() == 0)
         closed = time.monotonic()
 
-    assert closed - asked >= 0.5
-    assert closed - released <= 0.5 + 1.0
+    assert closed - asked >= idle
+    assert closed - released <= idle + SPENT
 
 
 def test_connection_is_replaced_at_the_end_of_its_lifetime(nginx: Nginx, path: str) -> None:
     """BEH-P18, L2: though it is busy all the time."""
     with Client(base_url=nginx.url, connection_lifetime=0.4) as client:
         begun = time.monotonic()
-        while time.monotonic() < begun + 1.3:
+        while time.monotonic() < begun + 1.3 or client.stats().opened < 3:
             client.get(path)
         seconds = time.monotonic() - begun
         requests = client.stats().requests

@@ -12,8 +12,6 @@ from turbopool import Client
 
 NEXT = b"next"
 POISON = respond(b"POISON", headers=[("X-Poison", "yes")])
-SPENT = 0.5
-"""Seconds a request may end late on a busy machine. What must be exact is measured otherwise."""
 
 healthy: Handler = always(respond(NEXT))
 """Answers everything as :func:`assert_recovered` wants it."""

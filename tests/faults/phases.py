@@ -17,13 +17,11 @@ from tests.servers.connection import Conn
 from tests.servers.raw import Handler, RawServer
 from tests.servers.wire import respond
 from tests.transport.lookups import ScriptedLookup, ipv4
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually, reached
 from turbopool import Client, ResponseFuture, Timeout
 from turbopool.actors.hub import Hub, live_hubs
 from turbopool.transport.resolver import Resolver
 
-PATIENCE = 20.0
-"""Seconds after which a peer that nobody lets go on gives the test up."""
 _BIG = bytes(16 << 20)
 
 
@@ -44,11 +42,11 @@ class Stuck:
 
     def assert_given_back(self) -> None:
         """The next request gets what the stuck one held, what comes late reaches nobody, and the books balance."""
-        following = self.client.send_async("GET", "/following", timeout=10)
+        following = self.client.send_async("GET", "/following", timeout=20)
         if self.keeps:
             eventually(lambda: self.client.stats().waiting == 1)
             self.go_on.set()
-        assert following.result(10).content == NEXT
+        assert following.result(30).content == NEXT
         self.go_on.set()
         if not self.keeps:
             self.server.wait_until(lambda server: server.connections[0].closed_at)
@@ -58,7 +56,15 @@ class Stuck:
 
 
 Phase = Callable[[Authority, Timeout | float], AbstractContextManager[Stuck]]
-"""Enters a phase with a request of that timeout."""
+"""Enters a phase with a request of that timeout; raises `TooSlow` if that was up before."""
+
+
+def _reach(future: ResponseFuture, phase: Callable[[], object], go_on: threading.Event) -> None:
+    """Wait until a request is where it is to be stuck."""
+    eventually(lambda: future.done() or phase())
+    if future.done():
+        go_on.set()  # nobody will wait for it
+    reached(not future.done())
 
 
 @contextmanager
@@ -97,9 +103,9 @@ def in_the_queue(authority: Authority, timeout: Timeout | float) -> Iterator[Stu
         first = client.send_async("GET", "/first")
         server.wait_for_requests(1)
         future = client.send_async("GET", "/stuck", timeout=timeout)
-        eventually(lambda: client.stats().waiting == 1)
+        _reach(future, lambda: client.stats().waiting == 1, go_on)
         yield Stuck(client=client, server=server, future=future, go_on=go_on, phase="queue", processed="no", keeps=True)
-        assert first.result(5).content == b"first"
+        assert first.result(30).content == b"first"
 
 
 @contextmanager
@@ -111,6 +117,7 @@ def in_a_look_up(authority: Authority, timeout: Timeout | float) -> Iterator[Stu
         url = f"http://slow.invalid:{server.port}"
         with slow_names(lookup), Client(base_url=url, max_conns_per_host=1) as client:
             future = client.send_async("GET", "/stuck", timeout=timeout)
+            _reach(future, lambda: lookup.asked, lookup.go)
             lookup.wait_until_present(1)
             yield Stuck(
                 client=client, server=server, future=future, go_on=lookup.go, phase="queue", processed="no", keeps=True
@@ -132,7 +139,7 @@ def in_a_handshake(authority: Authority, timeout: Timeout | float) -> Iterator[S
         url = f"https://127.0.0.1:{server.port}"
         with Client(base_url=url, verify=authority.ca_file, max_conns_per_host=1) as client:
             future = client.send_async("GET", "/stuck", timeout=timeout)
-            server.wait_for_connections(1)
+            _reach(future, lambda: server.connections, go_on)
             yield Stuck(
                 client=client, server=server, future=future, go_on=go_on, phase="queue", processed="no", keeps=True
             )
@@ -153,7 +160,7 @@ def while_sending(authority: Authority, timeout: Timeout | float) -> Iterator[St
 
     with _of_two(deaf, receive_buffer=4096) as (server, client):
         future = client.send_async("PUT", "/stuck", content=_BIG, timeout=timeout)
-        server.wait_for_requests(1)
+        _reach(future, lambda: server.requests, go_on)
         yield Stuck(
             client=client, server=server, future=future, go_on=go_on, phase="send", processed="maybe", keeps=False
         )
@@ -178,17 +185,18 @@ def while_reading(authority: Authority, timeout: Timeout | float) -> Iterator[St
 
 @contextmanager
 def _answering(early: bytes, late: bytes, timeout: Timeout | float, *, phase: str, processed: str) -> Iterator[Stuck]:
-    go_on = threading.Event()
+    go_on, stopped = threading.Event(), threading.Event()
 
     def stops(conn: Conn) -> None:
         conn.read_request()
         conn.send(early)
+        stopped.set()
         assert go_on.wait(PATIENCE)
         conn.send(late)
 
     with _of_two(stops) as (server, client):
         future = client.send_async("POST", "/stuck", content=b"x", timeout=timeout)
-        server.wait_for_requests(1)
+        _reach(future, stopped.is_set, go_on)
         yield Stuck(
             client=client, server=server, future=future, go_on=go_on, phase=phase, processed=processed, keeps=False
         )

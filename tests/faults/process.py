@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 30.0
+LIMIT = 60.0
 """Seconds after which a process counts as hung."""
 
 PRELUDE = """
@@ -53,7 +53,11 @@ def answers(process: subprocess.Popen[str], lines: str) -> str:
     """Give a started script lines to read, and return the next line it says."""
     tell(process, lines)
     assert process.stdout is not None
-    return process.stdout.readline().strip()
+    line = process.stdout.readline()
+    if not line:
+        _, complaint = process.communicate(timeout=LIMIT)
+        pytest.fail(f"it ended with {process.returncode}: {complaint}", pytrace=False)
+    return line.strip()
 
 
 def finishes(process: subprocess.Popen[str], lines: str = "") -> None:

@@ -121,7 +121,7 @@ def test_a_waiter_gets_the_place_of_a_dropped_response() -> None:
         with pytest.warns(ResourceWarning):
             _collected(kept.clear)
 
-        assert waiting.result(5).content == NEXT
+        assert waiting.result(30).content == NEXT
         assert_recovered(client, server, connections=2)
 
 
@@ -142,7 +142,7 @@ def _read(client: Client) -> None:
 
 def _kept_in_memory(client: Client) -> None:
     client.get("/x")
-    client.send_async("GET", "/x").result(5)
+    client.send_async("GET", "/x").result(30)
 
 
 def _never_entered(client: Client) -> None:

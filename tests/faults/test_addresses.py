@@ -9,12 +9,13 @@ from tenacity import stop_after_attempt, wait_fixed
 
 from tests.face.handlers import Gate, echo
 from tests.face.remains import our_threads, sockets_to
-from tests.faults.aftermath import NEXT, SPENT, assert_balanced, healthy
+from tests.faults.aftermath import NEXT, assert_balanced, healthy
 from tests.faults.names import Names, install
 from tests.servers.blackhole import Blackhole, refusing_port
 from tests.servers.raw import RawServer, always, script
 from tests.servers.wire import respond
 from tests.transport.lookups import UNREACHABLE, ScriptedLookup, ipv4, ipv6
+from tests.waiting import SPENT, eventually, reached, with_short_times
 from turbopool import Client, ConnectError, ConnectTimeout, DeadlineExceeded, DnsError, ReconnectOptions
 from turbopool.transport.dialer import STAGGER
 from turbopool.transport.resolver import MAX_THREADS
@@ -64,13 +65,13 @@ def test_the_family_that_worked_is_tried_first_from_then_on(names: Names) -> Non
     ):
         names.addresses = [ipv6(hole.port, "::1"), ipv4(server.port, "127.0.0.1")]
         client.get("/first")
-        best = SPENT
-        for _ in range(3):
+        seconds: list[float] = []
+        while len(seconds) < 3 or (min(seconds) >= STAGGER and len(seconds) < 10):  # the machine may be busy
             began = time.monotonic()
             assert client.get("/x").content == NEXT
-            best = min(best, time.monotonic() - began)
+            seconds.append(time.monotonic() - began)
 
-        assert best < STAGGER
+        assert min(seconds) < STAGGER
 
 
 @pytest.mark.parametrize("dead", ["refused", "unreachable"])
@@ -79,15 +80,15 @@ def test_an_address_that_refuses_costs_no_time_at_all(names: Names, dead: str) -
     with refusing_port("::1") as port, RawServer(healthy) as server, Client(base_url="http://two.invalid") as client:
         first = ipv6(port) if dead == "refused" else UNREACHABLE
         names.addresses = [first, first, ipv4(server.port)]
-        best = SPENT
-        for _ in range(3):
+        seconds: list[float] = []
+        while len(seconds) < 3 or (min(seconds) >= STAGGER and len(seconds) < 10):  # the machine may be busy
             began = time.monotonic()
             assert client.get("/x", headers={"Connection": "close"}).content == NEXT
-            best = min(best, time.monotonic() - began)
+            seconds.append(time.monotonic() - began)
 
-        assert best < STAGGER
-        assert names.asked == ["two.invalid"] * 3  # on every dial
-        assert_balanced(client, server, connections=3)
+        assert min(seconds) < STAGGER
+        assert names.asked == ["two.invalid"] * len(seconds)  # on every dial
+        assert_balanced(client, server, connections=len(seconds))
 
 
 def test_when_both_families_are_dead_one_budget_covers_both(names: Names) -> None:
@@ -137,7 +138,7 @@ def test_lookups_that_hang_cost_neither_threads_without_end_nor_anybody_else(mon
         lookup.wait_until_present(MAX_THREADS)
 
         assert all(client.get(server.url).content == NEXT for _ in range(20))
-        errors = [future.exception(10) for future in futures]
+        errors = [future.exception(30) for future in futures]
 
         assert {type(error) for error in errors} == {DeadlineExceeded}
         assert sum("resolver" in name for name in our_threads()) == lookup.peak == MAX_THREADS
@@ -166,8 +167,8 @@ def test_the_next_connect_uses_the_new_address_and_what_is_under_way_finishes(na
 
         assert [request.target for request in new.requests] == ["/new"]
         gate.opened.set()
-        assert under_way.result(10).is_success
-        old.wait_until(lambda old: old.connections[0].peer_closed_at, timeout=5)
+        assert under_way.result(30).is_success
+        old.wait_until(lambda old: old.connections[0].peer_closed_at)
         left = old.connections[0]
         assert left.peer_closed_at is not None
         assert 0.9 <= left.peer_closed_at - left.accepted_at < 1.0 + SPENT
@@ -193,30 +194,35 @@ def test_a_busy_connection_outlives_its_lifetime_but_gets_no_further_request(nam
 
         gate.opened.set()
 
-        assert busy.result(10).is_success
-        assert waits.result(10).is_success
+        assert busy.result(30).is_success
+        assert waits.result(30).is_success
         assert [request.target for request in old.requests] == ["/busy"]
         assert [request.target for request in new.requests] == ["/waits"]
         old.wait_until(lambda old: old.open == 0)
 
 
 @pytest.mark.parametrize("gone", ["name", "host"])
-def test_a_server_whose_name_or_address_is_gone_for_a_while_is_waited_for(names: Names, gone: str) -> None:
+@with_short_times
+def test_a_server_whose_name_or_address_is_gone_for_a_while_is_waited_for(
+    names: Names, gone: str, short: float
+) -> None:
     """FLT-N2, N5, N6, BEH-R1: each attempt looks the name up, and those who wait keep their deadlines."""
     soon = ReconnectOptions(wait=wait_fixed(0.05), stop=stop_after_attempt(1000))
     with Blackhole() as hole, RawServer(healthy) as back, RawServer(script(LAST)) as server:
         names.addresses = [ipv4(server.port)]
-        with Client(base_url="http://moves.invalid", connect_timeout=0.1, reconnect=soon) as client:
+        with Client(base_url="http://moves.invalid", connect_timeout=short, reconnect=soon) as client:
             client.get("/x")
             names.addresses = [] if gone == "name" else [ipv4(hole.port)]
-            waits, late = (client.send_async("POST", "/y", timeout=limit) for limit in (20, 0.5))
-            error = late.exception(10)
+            waits, late = (client.send_async("POST", "/y", timeout=limit) for limit in (120, 5 * short))
+            eventually(lambda: late.done() or client.stats().reconnects > 1)
+            reached(not late.done())
+            error = late.exception(30)
             assert isinstance(error, DeadlineExceeded)
             assert type(error.__cause__) is (DnsError if gone == "name" else ConnectTimeout)
             assert not waits.done()
             names.addresses = [ipv4(back.port)]
 
-            assert waits.result(10).content == NEXT
+            assert waits.result(30).content == NEXT
             assert len(back.requests) == len(back.connections) == 1
 
 

@@ -9,14 +9,14 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import pytest
 
-from tests.faults.aftermath import NEXT, POISON, SPENT, assert_balanced, assert_recovered, healthy
-from tests.faults.phases import PATIENCE, PHASES, Phase, shared_hub
+from tests.faults.aftermath import NEXT, POISON, assert_balanced, assert_recovered, healthy
+from tests.faults.phases import PHASES, Phase, shared_hub
 from tests.servers.blackhole import Blackhole
 from tests.servers.certs import Authority
 from tests.servers.connection import Conn
 from tests.servers.raw import RawServer
 from tests.servers.wire import RawRequest, respond
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, SPENT, eventually
 from turbopool import Client, ResponseFuture, RuntimeStats, StreamClosed, Timeout
 
 # -- one by one ------------------------------------------------------------------------------------------
@@ -127,7 +127,7 @@ def test_a_stream_whose_head_is_awaited_is_cancelled_with_all_the_rest() -> None
         client.cancel_pending_requests()
 
         with pytest.raises(CancelledError):
-            entered.result(5)
+            entered.result(30)
         assert_recovered(client, server, connections=2)
 
 
@@ -153,9 +153,9 @@ def test_a_stream_that_is_closed_while_it_is_read_gives_its_place_to_the_next_at
         following = client.send_async("GET", "/following")
         response.close()
 
-        assert following.result(5).content == NEXT
+        assert following.result(30).content == NEXT
         with pytest.raises(StreamClosed):
-            waits.result(5)
+            waits.result(30)
         go_on.set()
         assert_recovered(client, server, connections=2)
 
@@ -195,14 +195,14 @@ class Storm:
     def _send(self, nonce: str) -> ResponseFuture:
         if self._chance.random() < 0.5:
             return self._client.send_async("GET", f"/{nonce}")
-        return self._client.send_async("POST", f"/{nonce}", content=bytes(self._chance.choice([0, 10, 200_000])))
+        return self._client.send_async("POST", f"/{nonce}", content=bytes(self._chance.choice([0, 10, 150_000])))
 
     def _end(self, nonce: str, victim: bool, future: ResponseFuture) -> None:  # noqa: FBT001 - of a tuple
         if victim:
             threading.Event().wait(self._chance.choice([0.0, 0.0005, 0.003]))  # so that some are further than others
             self.cancelled += future.cancel()
         try:
-            said = future.result(20).headers.get("x-target")
+            said = future.result(30).headers.get("x-target")
             if said != f"/{nonce}":
                 self.problems.append(f"{nonce} was answered {said}")
         except CancelledError:
@@ -226,7 +226,11 @@ def test_a_storm_of_cancels_loses_no_place_and_mixes_up_no_answers() -> None:
             if last:
                 return
 
-    with RawServer(answer) as server, Client(base_url=server.url, max_conns_per_host=3) as client:
+    room = 1 << 20  # for a whole upload: else the FIN after a cancelled one waits in line, and counts as an open one
+    with (
+        RawServer(answer, receive_buffer=room) as server,
+        Client(base_url=server.url, max_conns_per_host=3) as client,
+    ):
         storms = [Storm(client, thread) for thread in range(THREADS)]
         with ThreadPoolExecutor(THREADS) as pool:
             for done in [pool.submit(storm.run) for storm in storms]:
@@ -265,7 +269,7 @@ def test_requests_cancelled_while_their_connections_are_made_leave_only_what_is_
                 for future in futures[n % 2 :: 2]:
                     future.cancel()
                 for future in futures[1 - n % 2 :: 2]:
-                    assert future.result(10).content == NEXT
+                    assert future.result(30).content == NEXT
 
                 stats = _at_rest(client)
                 assert stats.waiting == 0

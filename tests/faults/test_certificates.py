@@ -9,12 +9,12 @@ from typing import cast
 import pytest
 from tenacity import stop_after_attempt, wait_fixed
 
-from tests.faults.aftermath import NEXT, SPENT, assert_balanced, assert_recovered, healthy
+from tests.faults.aftermath import NEXT, assert_balanced, assert_recovered, healthy
 from tests.servers.certs import Authority, Kind
 from tests.servers.connection import Conn
 from tests.servers.raw import Handler, RawServer, always
 from tests.servers.wire import respond
-from tests.waiting import eventually
+from tests.waiting import SPENT, eventually
 from turbopool import Client, ReconnectOptions, RemoteProtocolError, TlsVerifyError
 
 BAD: list[Kind] = ["expired", "not_yet_valid", "wrong_host", "unknown_ca", "self_signed"]
@@ -87,7 +87,7 @@ def test_everybody_who_waits_for_a_known_server_fails_with_its_bad_certificate(a
     ):
         client.get("/first")
         futures = [client.send_async("GET", f"/{n}") for n in range(6)]
-        errors = [cast("TlsVerifyError", future.exception(10)) for future in futures]
+        errors = [cast("TlsVerifyError", future.exception(30)) for future in futures]
 
         assert {type(error) for error in errors} == {TlsVerifyError}
         assert len({id(error) for error in errors}) == 6
@@ -142,7 +142,7 @@ def test_a_server_that_comes_back_with_a_bad_certificate_ends_the_patience_of_th
 
         bad = authority.server_context("unknown_ca")
         with RawServer(healthy, port=gone.port, ssl_context=bad) as server:
-            errors = [future.exception(10) for future in futures]
+            errors = [future.exception(30) for future in futures]
 
             assert {type(error) for error in errors} == {TlsVerifyError}
             assert len({id(error) for error in errors}) == 5

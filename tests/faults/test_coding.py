@@ -14,10 +14,11 @@ import brotli
 import pytest
 import zstandard
 
-from tests.faults.aftermath import SPENT, assert_recovered, healthy, says
+from tests.faults.aftermath import assert_recovered, healthy, says
 from tests.servers.connection import Conn
 from tests.servers.raw import RawServer
 from tests.servers.wire import respond
+from tests.waiting import SPENT
 from turbopool import Client, DecodeError, HTTPStatusError, LimitExceeded, Response
 
 _BLOCK = 16 << 20

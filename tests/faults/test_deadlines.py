@@ -9,9 +9,8 @@ from typing import cast
 
 import pytest
 
-from tests.faults.aftermath import NEXT, POISON, SPENT, assert_recovered, healthy
+from tests.faults.aftermath import NEXT, POISON, assert_recovered, healthy
 from tests.faults.phases import (
-    PATIENCE,
     PHASES,
     Phase,
     in_a_handshake,
@@ -25,7 +24,7 @@ from tests.servers.blackhole import Blackhole
 from tests.servers.certs import Authority
 from tests.servers.connection import Conn
 from tests.servers.raw import RawServer
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, SPENT, eventually, reached, with_short_times
 from turbopool import (
     Client,
     ConnectTimeout,
@@ -38,18 +37,17 @@ from turbopool import (
     WriteTimeout,
 )
 
-SHORT = 0.2
-
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_request_whose_time_is_up_gives_back_what_it_holds(phase: Phase, authority: Authority) -> None:
+@with_short_times
+def test_a_request_whose_time_is_up_gives_back_what_it_holds(phase: Phase, authority: Authority, short: float) -> None:
     """FLT-P2: its error says where it was, and the next one is served; nobody is given its late bytes."""
-    with phase(authority, SHORT) as stuck:
-        error = cast("DeadlineExceeded", stuck.future.exception(10))
+    with phase(authority, short) as stuck:
+        error = cast("DeadlineExceeded", stuck.future.exception(30))
 
         assert type(error) is DeadlineExceeded
         assert isinstance(error, TimeoutError)
-        assert SHORT <= cast("float", error.facts["waited"]) < SHORT + SPENT
+        assert short <= cast("float", error.facts["waited"]) < short + SPENT
         assert (error.phase, error.processed) == (stuck.phase, stuck.processed)
         assert error.request_sent == (stuck.processed != "no")
         stuck.assert_given_back()
@@ -57,21 +55,22 @@ def test_a_request_whose_time_is_up_gives_back_what_it_holds(phase: Phase, autho
         assert (pool.failed, pool.cancelled) == (1, 0)
 
 
-BOUNDS: list[tuple[Phase, Timeout, type[TurboPoolError]]] = [
-    (in_the_queue, Timeout(20, queue=SHORT), PoolTimeout),
-    (while_sending, Timeout(20, write=SHORT), WriteTimeout),
-    (while_waiting, Timeout(20, read=SHORT), ReadTimeout),
-    (while_reading, Timeout(20, read=SHORT), ReadTimeout),
+BOUNDS: list[tuple[Phase, str, type[TurboPoolError]]] = [
+    (in_the_queue, "queue", PoolTimeout),
+    (while_sending, "write", WriteTimeout),
+    (while_waiting, "read", ReadTimeout),
+    (while_reading, "read", ReadTimeout),
 ]
 
 
-@pytest.mark.parametrize(("phase", "timeout", "kind"), BOUNDS)
+@pytest.mark.parametrize(("phase", "bound", "kind"), BOUNDS)
+@with_short_times
 def test_the_bound_of_one_phase_ends_a_request_like_the_deadline_of_them_all(
-    phase: Phase, timeout: Timeout, kind: type[TurboPoolError], authority: Authority
+    phase: Phase, bound: str, kind: type[TurboPoolError], authority: Authority, short: float
 ) -> None:
     """FLT-P1, N14, N15: with an error of its own name."""
-    with phase(authority, timeout) as stuck:
-        error = cast("TurboPoolError", stuck.future.exception(10))
+    with phase(authority, Timeout(60, **{bound: short})) as stuck:
+        error = cast("TurboPoolError", stuck.future.exception(30))
 
         assert type(error) is kind
         assert (error.phase, error.processed) == (stuck.phase, stuck.processed)
@@ -82,47 +81,53 @@ def test_the_bound_of_one_phase_ends_a_request_like_the_deadline_of_them_all(
     (in_a_look_up, DnsError, "dns"),
     (in_a_handshake, ConnectTimeout, "tls"),
 ])  # fmt: skip
+@with_short_times
 def test_the_bound_of_the_connect_ends_the_dial_and_the_request(
-    phase: Phase, kind: type[TurboPoolError], named: str, authority: Authority
+    phase: Phase, kind: type[TurboPoolError], named: str, authority: Authority, short: float
 ) -> None:
     """FLT-N2, N5, T2: its place is free, and the next request dials anew."""
-    with phase(authority, Timeout(20, connect=SHORT)) as stuck:
-        error = cast("TurboPoolError", stuck.future.exception(10))
+    with phase(authority, Timeout(60, connect=short)) as stuck:
+        error = cast("TurboPoolError", stuck.future.exception(30))
 
         assert type(error) is kind
         assert (error.phase, error.processed, error.request_sent) == (named, "no", False)
         eventually(lambda: stuck.client.stats().connecting == 0)
-        following = stuck.client.send_async("GET", "/following", timeout=10)
+        following = stuck.client.send_async("GET", "/following", timeout=20)
         stuck.go_on.set()
-        assert following.result(10).content == NEXT
+        assert following.result(30).content == NEXT
         (pool,) = stuck.client.stats().pools.values()
         assert (pool.opened, pool.failed, pool.completed) == (1, 1, 1)
 
 
-def test_a_deadline_while_a_connect_hangs_leaves_the_dial_to_the_next() -> None:
+@with_short_times
+def test_a_deadline_while_a_connect_hangs_leaves_the_dial_to_the_next(short: float) -> None:
     """FLT-N2, P2: it may take longer than the one who caused it had."""
-    with Blackhole() as hole, Client(base_url=hole.url, max_conns_per_host=1) as client:
-        first = client.send_async("GET", "/first", timeout=SHORT)
-        second = client.send_async("GET", "/second", timeout=20)
-        assert isinstance(first.exception(5), DeadlineExceeded)
+    with Blackhole() as hole, Client(base_url=hole.url, connect_timeout=60, max_conns_per_host=1) as client:
+        first = client.send_async("GET", "/first", timeout=short)
+        second = client.send_async("GET", "/second", timeout=60)
+        eventually(lambda: first.done() or client.stats().waiting == 2)
+        reached(not first.done())
+        assert isinstance(first.exception(30), DeadlineExceeded)
         assert client.stats().waiting == 1
         hole.heal()
 
-        eventually(second.running, 10)
+        eventually(second.running)
         assert client.stats().opened == 1
         assert second.cancel()
         eventually(lambda: client.stats().closed == 1)
 
 
-def _stalls_before_the_head(conn: Conn, go_on: threading.Event) -> None:
+def _stalls_before_the_head(conn: Conn, stalled: threading.Event, go_on: threading.Event) -> None:
     conn.read_request()
+    stalled.set()
     assert go_on.wait(PATIENCE)
     conn.send(POISON)
 
 
-def _stalls_within_the_body(conn: Conn, go_on: threading.Event) -> None:
+def _stalls_within_the_body(conn: Conn, stalled: threading.Event, go_on: threading.Event) -> None:
     conn.read_request()
     conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n12345")
+    stalled.set()
     assert go_on.wait(PATIENCE)
     conn.send(b"67890" + POISON)
 
@@ -131,28 +136,32 @@ def _stalls_within_the_body(conn: Conn, go_on: threading.Event) -> None:
     (_stalls_before_the_head, DeadlineExceeded),
     (_stalls_within_the_body, ReadTimeout),
 ])  # fmt: skip
+@with_short_times
 def test_a_stream_whose_time_is_up_gives_its_place_to_the_next_within_its_block(
-    stalls: Callable[[Conn, threading.Event], None], kind: type[TurboPoolError]
+    stalls: Callable[[Conn, threading.Event, threading.Event], None], kind: type[TurboPoolError], short: float
 ) -> None:
     """FLT-N14: the total bounds the head, the read timeout each wait after it; late bytes reach nobody."""
-    go_on = threading.Event()
+    stalled, go_on = threading.Event(), threading.Event()
 
     def read_and_ask_within(client: Client) -> None:
-        with client.stream("GET", "/x", timeout=SHORT) as response:
+        with client.stream("GET", "/x", timeout=short) as response:
             try:
                 response.read()
             finally:
                 assert client.get("/within").content == NEXT
 
     with (
-        RawServer([lambda conn: stalls(conn, go_on), healthy]) as server,
+        RawServer([lambda conn: stalls(conn, stalled, go_on), healthy]) as server,
         Client(base_url=server.url, max_conns_per_host=1) as client,
     ):
         began = time.monotonic()
-        with pytest.raises(kind):
+        with pytest.raises(TurboPoolError) as caught:
             read_and_ask_within(client)
-
-        assert SHORT <= time.monotonic() - began < SHORT + 2 * SPENT
+        in_time = stalled.is_set()
         go_on.set()
+        reached(in_time)
+
+        assert type(caught.value) is kind
+        assert short <= time.monotonic() - began < short + 2 * SPENT
         server.wait_until(lambda server: server.connections[0].closed_at)
         assert_recovered(client, server, connections=2)

@@ -18,7 +18,7 @@ from tests.faults.dispatchers import BreakablePoller, breakable_pollers, dispatc
 from tests.servers.connection import Conn
 from tests.servers.raw import RawServer, always
 from tests.servers.wire import respond
-from tests.waiting import eventually
+from tests.waiting import SPENT, eventually
 from turbopool import Client, ManagerCrashed, ResponseFuture
 
 
@@ -76,16 +76,16 @@ def test_everything_on_a_thread_that_dies_fails_at_once(
         kill(pollers[0])
         began = time.monotonic()
         nudge = other.send_async("GET", "/next")  # what wakes it up kills it, unless it is dead by then
-        assert not wait([running, elsewhere, waiting, nudge], 5).not_done
+        assert not wait([running, elsewhere, waiting, nudge], 20).not_done
         with pytest.raises(ManagerCrashed):
             next(pieces)
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < SPENT
 
         for future in (running, elsewhere):
             assert_says_what_is_known(future.exception(), ManagerCrashed, sent=True)
         assert_says_what_is_known(waiting.exception(), ManagerCrashed, sent=False)
         eventually(lambda: told == [waiting])
-        thread.join(5)
+        thread.join(30)
         assert not thread.is_alive()
         server.wait_until(lambda server: server.open == 0)
         for one in (client, other):
@@ -139,7 +139,7 @@ def test_threads_that_die_under_load_harm_only_what_was_under_way(pollers: list[
             pollers[-1].fault = OSError("the poller broke")
         over.set()
         for thread in threads:
-            thread.join(15)
+            thread.join(30)
 
         assert not any(thread.is_alive() for thread in threads)
         seen = Counter(request.target for request in server.requests)
@@ -161,11 +161,11 @@ def test_disposing_of_a_client_whose_thread_died_ends_at_once(pollers: list[Brea
         pollers[0].fault = OSError("the poller broke")
         began = time.monotonic()
         client.cancel_pending_requests()
-        thread.join(5)
+        thread.join(30)
 
         client.dispose()
         other.dispose()
 
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < SPENT
         assert all(future.done() for future in futures)
         assert dispatchers() == []

@@ -11,11 +11,11 @@ import pytest
 
 from tests.face.handlers import Gate, silent
 from tests.faults.actors import assert_says_what_is_known
-from tests.faults.aftermath import NEXT, SPENT, healthy
+from tests.faults.aftermath import NEXT, healthy
 from tests.faults.dispatchers import breakable_pollers, dispatchers
 from tests.servers.raw import RawServer
 from tests.servers.wire import respond
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, SPENT, eventually
 from turbopool import Client, ManagerCrashed, ReconnectOptions, ResponseFuture, runtime
 from turbopool import future as future_module
 from turbopool.actors import dispatcher, hub
@@ -46,7 +46,7 @@ def _stick(client: Client, server: RawServer, blocking: Blocking) -> ResponseFut
         conn.reset()
     eventually(lambda: client.stats().idle == 0)
     future = client.send_async("GET", "/stuck", timeout=60)
-    assert blocking.reached.wait(5)
+    assert blocking.reached.wait(30)
     return future
 
 
@@ -61,26 +61,25 @@ def test_a_stuck_thread_is_noticed_by_the_next_call_and_replaced() -> None:
     ):
         running = client.send_async("POST", "/running", timeout=60)
         server.wait_for_requests(1)
-        stuck = _stick(guilty, gone, blocking)
         began = time.monotonic()
+        stuck = _stick(guilty, gone, blocking)
         (thread,) = dispatchers()
         early = client.send_async("POST", "/early", timeout=60)
 
-        eventually(lambda: client.send_async("GET", "/fast", timeout=60).done() or running.done(), timeout=10)
+        eventually(lambda: client.send_async("GET", "/fast", timeout=60).done() or running.done())
 
-        assert time.monotonic() - began + SPENT >= LATE
-        assert time.monotonic() - began < LATE + CONFIRM + 2
-        assert not wait([running, stuck, early], 5).not_done
+        assert LATE <= time.monotonic() - began < LATE + CONFIRM + SPENT
+        assert not wait([running, stuck, early], 20).not_done
         assert_says_what_is_known(running.exception(), ManagerCrashed, sent=True)
         for future in (stuck, early):
             assert_says_what_is_known(future.exception(), ManagerCrashed, sent=False)
-        assert client.get("/fast", timeout=5).content == NEXT
+        assert client.get("/fast", timeout=20).content == NEXT
         assert thread.is_alive()
         with RawServer(healthy, port=gone.port) as back:
             blocking.released.set()
-            thread.join(5)
+            thread.join(30)
             assert not thread.is_alive()
-            assert guilty.get("/next", timeout=5).content == NEXT
+            assert guilty.get("/next", timeout=20).content == NEXT
             assert [request.target for request in back.requests] == ["/next"]
         assert len(dispatchers()) == 1
         server.wait_until(lambda server: server.open == client.stats().idle)
@@ -91,7 +90,7 @@ def test_a_stuck_thread_is_noticed_by_the_next_call_and_replaced() -> None:
 def test_a_stuck_thread_is_noticed_by_whoever(monkeypatch: pytest.MonkeyPatch, who: str) -> None:
     """FLT-P12, I6, I15: waits for a future, disposes of a client, or cancels what it sent."""
     monkeypatch.setattr(dispatcher, "LATE", 0.3)
-    monkeypatch.setattr(hub, "CONFIRM", 0.2)
+    monkeypatch.setattr(hub, "CONFIRM", 0.5)
     monkeypatch.setattr(future_module, "PATROL", 0.5)
     monkeypatch.setattr(runtime, "_PATIENCE", 0.5)
     blocking = Blocking()
@@ -110,7 +109,7 @@ def test_a_stuck_thread_is_noticed_by_whoever(monkeypatch: pytest.MonkeyPatch, w
         client.dispose()
         guilty.dispose()
 
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 2 * SPENT
         assert stuck.done()
         assert running.done()
         blocking.released.set()
@@ -119,7 +118,7 @@ def test_a_stuck_thread_is_noticed_by_whoever(monkeypatch: pytest.MonkeyPatch, w
 def test_the_request_in_the_hand_of_a_stuck_thread_fails_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     """FLT-P8, I1: it stands in no book and no inbox; what becomes of it, should the thread go on, nobody knows."""
     monkeypatch.setattr(dispatcher, "LATE", 0.3)
-    monkeypatch.setattr(hub, "CONFIRM", 0.2)
+    monkeypatch.setattr(hub, "CONFIRM", 0.5)
     monkeypatch.setattr(future_module, "PATROL", 0.5)
     reached, released, usable = threading.Event(), threading.Event(), Http1Connection.is_usable
 
@@ -132,9 +131,9 @@ def test_the_request_in_the_hand_of_a_stuck_thread_fails_as_well(monkeypatch: py
         assert client.get("/first").status_code == 200
         monkeypatch.setattr(Http1Connection, "is_usable", stuck)
         future = client.send_async("GET", "/in-hand", timeout=None)
-        assert reached.wait(5)
+        assert reached.wait(30)
 
-        assert_says_what_is_known(future.exception(5), ManagerCrashed, sent=True)
+        assert_says_what_is_known(future.exception(30), ManagerCrashed, sent=True)
 
         monkeypatch.undo()
         assert client.get("/next").status_code == 200
@@ -147,6 +146,7 @@ def test_a_thread_that_could_not_run_for_a_while_is_not_taken_for_a_stuck_one(
 ) -> None:
     """FLT-P19: somebody kept the interpreter to himself; what was in flight goes on, on the same thread."""
     monkeypatch.setattr(dispatcher, "LATE", 0.1)
+    monkeypatch.setattr(hub, "CONFIRM", PATIENCE)
     pollers = breakable_pollers(monkeypatch)
     gate = Gate(respond(NEXT))
     with RawServer(gate) as server, Client(base_url=server.url, max_conns_per_host=4) as client:
@@ -158,9 +158,9 @@ def test_a_thread_that_could_not_run_for_a_while_is_not_taken_for_a_stuck_one(
             futures = [client.send_async("GET", f"/fast/{n}")]
             _keep_the_interpreter(0.3)
             futures.append(client.send_async("GET", f"/fast/{n}"))
-            assert [future.result(5).content for future in futures] == [NEXT] * 2
+            assert [future.result(30).content for future in futures] == [NEXT] * 2
         gate.opened.set()
-        assert running.result(5).content == NEXT
+        assert running.result(30).content == NEXT
         assert dispatchers() == before
 
 

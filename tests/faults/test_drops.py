@@ -16,8 +16,10 @@ from tests.servers.certs import Authority
 from tests.servers.connection import Conn
 from tests.servers.raw import Handler, RawServer
 from tests.servers.wire import respond
+from tests.waiting import reached, with_short_times
 from turbopool import (
     Client,
+    PoolTimeout,
     ReadError,
     ReconnectOptions,
     RemoteProtocolError,
@@ -221,31 +223,39 @@ def test_after_a_byte_of_the_response_nothing_is_sent_again(said: bytes, end: st
         assert_recovered(client, server, connections=2)
 
 
-@pytest.mark.parametrize("timeout", [0.2, Timeout(20, read=0.2)])
-def test_our_own_timeout_is_never_a_reason_to_send_again(timeout: float | Timeout) -> None:
+@pytest.mark.parametrize("bound", ["total", "read"])
+@with_short_times
+def test_our_own_timeout_is_never_a_reason_to_send_again(bound: str, short: float) -> None:
     """FLT-N9: the server may be at work."""
     with RawServer([dies(Conn.hold, after=1), serves]) as server, Client(base_url=server.url) as client:
         client.get("/first")
         with pytest.raises(TimeoutError) as caught:
-            client.get("/x", timeout=timeout)
+            client.get("/x", timeout=Timeout(**{"total": 60, bound: short}))
 
+        reached(len(server.requests) == 2)
         assert isinstance(caught.value, TurboPoolError)
         assert (caught.value.processed, caught.value.attempts) == ("maybe", 1)
         assert seen(server) == [0]
         assert_recovered(client, server, connections=2)
 
 
-def test_the_wait_for_a_fresh_connection_begins_anew() -> None:
+@with_short_times
+def test_the_wait_for_a_fresh_connection_begins_anew(short: float) -> None:
     """FLT-N9: the queue timeout was over long before the request came back to the queue."""
 
     def dies_late(conn: Conn) -> None:
         answers(conn)
         conn.read_request()
-        assert not server.closing.wait(0.4)
+        assert not server.closing.wait(4 * short)
 
     with RawServer([dies_late, serves]) as server, Client(base_url=server.url) as client:
         client.get("/first")
-        assert client.get("/x", timeout=Timeout(20, queue=0.3)).content == NEXT
+        began = time.monotonic()
+        try:
+            assert client.get("/x", timeout=Timeout(90, queue=3 * short)).content == NEXT
+        except PoolTimeout:
+            reached(time.monotonic() - began < (4 + 3) * short)  # else even a wait that began anew may have ended
+            raise
         assert_recovered(client, server, connections=2, replays=1)
 
 

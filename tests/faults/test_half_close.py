@@ -95,14 +95,14 @@ def test_nothing_spins_while_an_upload_waits_whose_response_is_there() -> None:
         try:
             yield b"first"
             drawn.set()
-            assert gate.wait(10)
+            assert gate.wait(30)
             yield b"second"
         finally:
             closed.set()
 
     def early(conn: Conn) -> None:
         conn.read_head()
-        assert drawn.wait(10)
+        assert drawn.wait(30)
         conn.send(respond(NEXT))
         conn.shutdown_write()
         conn.hold()
@@ -112,7 +112,7 @@ def test_nothing_spins_while_an_upload_waits_whose_response_is_there() -> None:
         assert_at_peace()
         assert not closed.is_set()
         gate.set()
-        assert closed.wait(5)
+        assert closed.wait(30)
         assert_recovered(client, server, connections=2)
 
 
@@ -123,7 +123,7 @@ def test_nothing_spins_while_a_response_is_awaited() -> None:
     def handler(conn: Conn) -> None:
         conn.read_request()
         conn.send(SIZED[:1000])
-        assert go.wait(10)
+        assert go.wait(30)
         conn.send(SIZED[1000:])
         conn.shutdown_write()
         conn.hold()
@@ -133,6 +133,6 @@ def test_nothing_spins_while_a_response_is_awaited() -> None:
         server.wait_for_requests(1)
         assert_at_peace()
         go.set()
-        assert future.result(5).content == BODY
+        assert future.result(30).content == BODY
         eventually(lambda: client.stats().closed == 1)
         assert_recovered(client, server, connections=2)

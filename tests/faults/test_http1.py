@@ -165,7 +165,7 @@ def test_many_waiting_requests_get_no_poison_either(kind: str) -> None:
     with RawServer(poisons) as server, Client(base_url=server.url, max_conns_per_host=2) as client:
         futures = [client.send_async(method, f"/{n}") for n in range(20)]
 
-        assert [future.result(10).content for future in futures] == [body] * 20
+        assert [future.result(30).content for future in futures] == [body] * 20
         assert_balanced(client, server, connections=20)
 
 
@@ -184,7 +184,7 @@ def test_bytes_on_an_idle_connection_end_it_and_are_never_a_response(
     def speaks_late(conn: Conn) -> None:
         conn.read_request()
         conn.send(respond(b"right"))
-        assert answered.wait(10)
+        assert answered.wait(30)
         server.closing.wait(delay)
         conn.send(late)
         if not closes:
@@ -208,7 +208,7 @@ def test_bytes_on_an_idle_connection_are_seen_before_it_is_lent_again(method: st
     def speaks_late(conn: Conn) -> None:
         conn.read_request()
         conn.send(respond(b"right"))
-        assert answered.acquire(timeout=10)
+        assert answered.acquire(timeout=30)
         conn.send(POISON)
         poisoned.release()
         conn.hold()
@@ -217,7 +217,7 @@ def test_bytes_on_an_idle_connection_are_seen_before_it_is_lent_again(method: st
         for _ in range(50):
             assert client.request(method, "/x").content == b"right"
             answered.release()
-            assert poisoned.acquire(timeout=10)
+            assert poisoned.acquire(timeout=30)
         eventually(lambda: client.stats().closed == 50)
 
         assert len(server.connections) == 50
@@ -482,7 +482,7 @@ def test_http_1_0_uses_a_connection_once_and_says_nothing_of_1_1() -> None:
     ):
         futures = [client.send_async("POST", f"/{n}", content=b"hello") for n in range(6)]
 
-        assert [future.result(10).content for future in futures] == [NEXT] * 6
+        assert [future.result(30).content for future in futures] == [NEXT] * 6
         for request in server.requests:
             assert request.version == "HTTP/1.0"
             assert request.header("host") is None
@@ -612,7 +612,7 @@ def test_requests_are_answered_in_their_order_on_one_connection() -> None:
         futures = [client.send_async(method, f"/{n}") for n, method in enumerate(methods)]
 
         for n, future in enumerate(futures):
-            assert future.result(10).headers["x-target"] == f"/{n}"
+            assert future.result(30).headers["x-target"] == f"/{n}"
         assert [request.target for request in server.requests] == [f"/{n}" for n in range(len(methods))]
         assert_balanced(client, server, connections=1)
 

@@ -9,11 +9,12 @@ import time
 import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
+from contextlib import ExitStack
 from typing import cast
 
 import pytest
 
-from tests.faults.aftermath import NEXT, SPENT, assert_balanced, assert_recovered, healthy, says
+from tests.faults.aftermath import NEXT, assert_balanced, assert_recovered, healthy, says
 from tests.servers.blackhole import Blackhole
 from tests.servers.certs import Authority
 from tests.servers.connection import Conn
@@ -21,6 +22,7 @@ from tests.servers.proxy import ChaosProxy, Faults
 from tests.servers.raw import Handler, RawServer, always
 from tests.servers.wire import RawRequest, chunked, respond
 from tests.transport.scarcity import no_threads
+from tests.waiting import SPENT, eventually, not_too_soon, with_short_times
 from turbopool import (
     Client,
     ConnectError,
@@ -52,7 +54,7 @@ def test_a_refused_connect_is_an_error_of_its_own_for_everybody_and_the_host_may
         gone.refuse()
         with Client(base_url=gone.url) as client:
             futures = [client.send_async("GET", "/x") for _ in range(10)]
-            errors = [cast("ConnectError", future.exception(5)) for future in futures]
+            errors = [cast("ConnectError", future.exception(30)) for future in futures]
 
             assert len({id(error) for error in errors}) == 10
             for error in errors:
@@ -74,7 +76,7 @@ def test_each_waiter_for_a_blackholed_host_ends_at_its_own_deadline() -> None:
 
         assert client.get(server.url).content == NEXT
         for deadline, future in zip(deadlines, futures, strict=True):
-            error = future.exception(10)
+            error = future.exception(30)
             assert deadline <= time.monotonic() - began < deadline + SPENT
             assert isinstance(error, DeadlineExceeded)
             assert (error.phase, error.processed, error.may_retry) == ("queue", "no", True)
@@ -87,7 +89,7 @@ def test_waiters_on_a_blackholed_host_fail_together_after_one_connect_timeout() 
     """FLT-N2, BEH-P48: not after one for each of them; and the host may come back."""
     with Blackhole() as hole, Client(base_url=hole.url, connect_timeout=0.2) as client:
         began = time.monotonic()
-        errors = [future.exception(10) for future in [client.send_async("GET", "/x") for _ in range(30)]]
+        errors = [future.exception(30) for future in [client.send_async("GET", "/x") for _ in range(30)]]
 
         assert 0.2 <= time.monotonic() - began < 0.2 + SPENT
         assert {type(error) for error in errors} == {ConnectTimeout}
@@ -163,7 +165,7 @@ def test_what_came_before_a_reset_is_delivered_to_a_stream_and_then_the_error(an
     read = threading.Event()
 
     def reset_once_read(conn: Conn) -> None:
-        assert read.wait(10)
+        assert read.wait(30)
         conn.reset()
 
     with (
@@ -205,19 +207,26 @@ def _drips(start: bytes, drop: bytes) -> Handler:
 ], ids=["status", "header", "sized", "chunked", "unframed"])  # fmt: skip
 def test_bytes_that_drip_do_not_extend_the_deadline(start: bytes, drop: bytes) -> None:
     """FLT-N13, BEH-H8: within 50 ms of the deadline, though no wait for a byte was long."""
-    handlers: list[Handler] = [_drips(start, drop)] * 3
-    with RawServer([*handlers, healthy]) as server, Client(base_url=server.url) as client:
-        late, phases = [], []
-        for _ in range(3):
+    drips, healed = _drips(start, drop), threading.Event()
+
+    def serve(conn: Conn) -> None:
+        (healthy if healed.is_set() else drips)(conn)
+
+    with RawServer(serve) as server, Client(base_url=server.url) as client:
+        late: list[float] = []
+        phases: list[str | None] = []
+        while len(late) < 20 and ("recv" not in phases or min(late) >= 0.05):  # the machine may be busy
             with pytest.raises(DeadlineExceeded) as caught:
                 client.get("/x", timeout=0.15)
             late.append(cast("float", caught.value.facts["waited"]) - 0.15)
             phases.append(caught.value.phase)
 
         assert "recv" in phases
-        assert min(late) < 0.05  # at its best: the machine may be busy for a moment
+        assert min(late) < 0.05
         assert 0 <= min(late) <= max(late) < SPENT
-        assert_recovered(client, server, connections=4)
+        healed.set()
+        eventually(lambda: client.stats().connecting == 0)  # one may have come too late for its request
+        assert_recovered(client, server, connections=len(late) + 1)
 
 
 # -- N14: a stall at every byte --------------------------------------------------------------------------
@@ -248,7 +257,7 @@ def test_a_stall_at_any_byte_is_a_read_timeout_and_the_connection_is_closed(answ
     with RawServer(_stalls(answer)) as server, Client(base_url=server.url, max_conns_per_host=200) as client:
         futures = [client.send_async("GET", f"/{at}", timeout=Timeout(20, read=0.2)) for at in offsets]
         for at, future in zip(offsets, futures, strict=True):
-            error = future.exception(10)
+            error = future.exception(30)
             assert isinstance(error, ReadTimeout), f"at byte {at}: {error!r}"
             assert error.phase in (("wait", "recv") if at else ("wait",))  # a busy server may not have begun
             assert cast("float", error.facts["waited"]) >= 0.2
@@ -271,15 +280,18 @@ def test_a_stall_at_any_byte_can_be_cancelled(answer: bytes) -> None:
 
         for future in futures:
             with pytest.raises(CancelledError):
-                future.result(1)
+                future.result(30)
         server.wait_until(lambda server: server.open == 0)
         assert_recovered(client, server, connections=len(answer) + 1)
 
 
-def test_a_stall_within_a_streamed_body_is_a_read_timeout_in_the_reader() -> None:
+@with_short_times
+def test_a_stall_within_a_streamed_body_is_a_read_timeout_in_the_reader(short: float) -> None:
     """FLT-N14, DESIGN 2: the total ended with the head."""
     with RawServer([says(SIZED[:-500]), healthy]) as server, Client(base_url=server.url) as client:
-        with client.stream("GET", "/x", timeout=Timeout(20, read=0.1)) as response:
+        with ExitStack() as stack:
+            with not_too_soon(ReadTimeout):
+                response = stack.enter_context(client.stream("GET", "/x", timeout=Timeout(60, read=short)))
             pieces = response.iter_bytes()
             got = next(pieces)
             with pytest.raises(ReadTimeout) as caught:
@@ -296,7 +308,7 @@ def test_a_stalled_server_does_not_hold_up_others_on_the_same_thread() -> None:
         future = client.send_async("GET", stalled.url)
         stalled.wait_for_connections(1)
 
-        assert all(client.get(server.url, timeout=5).content == NEXT for _ in range(20))
+        assert all(client.get(server.url, timeout=20).content == NEXT for _ in range(20))
 
         assert not future.done()
         assert future.cancel()
@@ -329,7 +341,7 @@ def test_an_upload_that_nobody_reads_is_a_write_timeout_that_counts_its_bytes(ki
     content = bytes(_BIG) if kind == "bytes" else _endless(closed)
 
     def deaf(conn: Conn) -> None:
-        assert over.wait(10)
+        assert over.wait(30)
         _drain(conn)
 
     with RawServer([deaf, healthy], receive_buffer=4096) as server, Client(base_url=server.url) as client:
@@ -341,7 +353,7 @@ def test_an_upload_that_nobody_reads_is_a_write_timeout_that_counts_its_bytes(ki
         assert (error.phase, error.processed, error.may_retry) == ("send", "maybe", False)
         assert error.request_sent
         assert 0 < cast("int", error.facts["bytes_sent"]) < _BIG
-        assert kind == "bytes" or closed.wait(5)
+        assert kind == "bytes" or closed.wait(30)
         over.set()
         server.wait_until(lambda server: server.open == 0)
         assert server.connections[0].received < _BIG
@@ -466,14 +478,14 @@ def test_an_answer_during_the_upload_is_delivered_and_the_upload_given_up(status
             return
         if then == "half-close":
             conn.shutdown_write()
-        assert over.wait(10)
+        assert over.wait(30)
         _drain(conn)
 
     with RawServer([early, healthy], receive_buffer=4096) as server, Client(base_url=server.url) as client:
         response = client.post("/x", content=content, timeout=10)
 
         assert (response.status_code, response.content) == (status, b"early")
-        assert kind == "bytes" or closed.wait(5)
+        assert kind == "bytes" or closed.wait(30)
         over.set()
         assert_recovered(client, server, connections=2)
         assert server.connections[0].received < _BIG
@@ -486,7 +498,7 @@ def test_an_answer_before_the_body_was_drawn_at_all_is_delivered() -> None:
     def pieces() -> Iterator[bytes]:
         try:
             yield b"first"
-            assert gate.wait(10)
+            assert gate.wait(30)
             yield b"second"
         finally:
             closed.set()
@@ -495,7 +507,7 @@ def test_an_answer_before_the_body_was_drawn_at_all_is_delivered() -> None:
         assert client.post("/x", content=pieces()).status_code == 413
 
         gate.set()
-        assert closed.wait(5)
+        assert closed.wait(30)
         assert_recovered(client, server, connections=2)
 
 
@@ -518,7 +530,7 @@ def test_an_incomplete_answer_during_the_upload_is_an_error_of_the_answer() -> N
         conn.read_head()
         conn.send(respond(b"early")[:-1])
         conn.shutdown_write()
-        assert over.wait(10)
+        assert over.wait(30)
         _drain(conn)
 
     with RawServer([early, healthy], receive_buffer=4096) as server, Client(base_url=server.url) as client:

@@ -88,7 +88,7 @@ STICKS = """
 
     guilty = Client(base_url="http://127.0.0.1:1", reconnect=ReconnectOptions(wait=Blocking(1), first_connect=True))
     guilty.send_async("GET", "/x")
-    assert Blocking.reached.wait(5)
+    assert Blocking.reached.wait(30)
 """
 
 FORKS = """
@@ -110,7 +110,7 @@ def test_a_process_whose_dispatcher_was_lost_can_fork_and_ends_in_time(lost: str
         began = time.monotonic()
         run(LOST + lost + FORKS, server.url)
 
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 20  # of a hang it would be a minute
 
 
 def test_a_process_that_waits_for_its_server_to_come_back_ends_in_time() -> None:
@@ -130,5 +130,5 @@ def test_a_process_that_waits_for_its_server_to_come_back_ends_in_time() -> None
         began = time.monotonic()
         finishes(process, "gone\n")
 
-        assert time.monotonic() - began < 4
+        assert time.monotonic() - began < 15
         assert [request.target for request in server.requests] == ["/x"]

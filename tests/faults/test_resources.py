@@ -51,14 +51,14 @@ def test_without_descriptors_and_anything_idle_the_request_fails_at_once_and_not
             with no_descriptors():
                 began, spent = time.monotonic(), time.process_time()
                 for method in ("GET", "POST"):
-                    errors = [one.exception(5) for one in [client.send_async(method, url) for _ in range(10)]]
+                    errors = [one.exception(30) for one in [client.send_async(method, url) for _ in range(10)]]
                     for error in errors:
                         assert type(error) is ResourceError, repr(error)
                         assert (error.phase, error.processed, error.may_retry) == ("connect", "no", True), repr(error)
                         assert error.errno == 24, repr(error)
-                assert time.monotonic() - began < 2
+                assert time.monotonic() - began < 5
                 patient = client.send_async("GET", busy, timeout=0.5)  # a key with one connection, which is busy
-                assert isinstance(patient.exception(5), (ResourceError, TimeoutError)), patient
+                assert isinstance(patient.exception(30), (ResourceError, TimeoutError)), patient
                 assert time.process_time() - spent < 0.4, time.process_time() - spent
             (pool,) = [pool for key, pool in client.stats().pools.items() if key.origin == url]
             assert (pool.state, pool.reconnects, pool.connecting, pool.waiting) == ("open", 0, 0, 0), pool
@@ -159,7 +159,7 @@ THREADS = """
             assert client.get(url).content == b"next"
             client.send_async("GET", url).add_done_callback(print)
             client.get(url)
-            assert "no thread" in logged.get(timeout=5).getMessage()
+            assert "no thread" in logged.get(timeout=20).getMessage()
         for address in (url, named):
             assert client.get(address).content == b"next"
             assert client.post(address, content=iter([b"body"])).content == b"next"

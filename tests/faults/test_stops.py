@@ -39,13 +39,13 @@ def test_whatever_races_the_stop_of_an_actor_is_answered() -> None:
             begin = threading.Barrier(3)
 
             def end(manager: Ref = manager, n: int = n, begin: threading.Barrier = begin) -> None:
-                begin.wait(5)
-                manager.stop(timeout=5) if n % 2 else pykka.ActorRegistry.stop_all(timeout=5)
+                begin.wait(30)
+                manager.stop(timeout=20) if n % 2 else pykka.ActorRegistry.stop_all(timeout=5)
 
             def ask(manager: Ref = manager, begin: threading.Barrier = begin) -> None:
-                begin.wait(5)
+                begin.wait(30)
                 try:
-                    manager.ask("what?", timeout=5)
+                    manager.ask("what?", timeout=20)
                 except (AssertionError, pykka.ActorDeadError):
                     pass  # it died of the question, or before it
                 else:
@@ -54,10 +54,10 @@ def test_whatever_races_the_stop_of_an_actor_is_answered() -> None:
             helpers = [threading.Thread(target=work) for work in (end, ask)]
             for helper in helpers:
                 helper.start()
-            begin.wait(5)
-            error = client.send_async("GET", "/race").exception(5)
+            begin.wait(30)
+            error = client.send_async("GET", "/race").exception(30)
             for helper in helpers:
-                helper.join(5)
+                helper.join(30)
             assert error is None or isinstance(error, ManagerCrashed), repr(error)
         assert client.get("/after").is_success
 
@@ -83,21 +83,21 @@ def test_every_question_to_an_actor_that_is_being_stopped_is_answered() -> None:
 
     def ask() -> None:
         for actor in actors:
-            begin.wait(10)
+            begin.wait(30)
             with suppress(pykka.ActorDeadError):  # the stop was quicker
                 questions.extend(actor.ask(n, block=False) for n in range(3))
 
     asker = threading.Thread(target=ask)
     asker.start()
     for actor in actors:
-        begin.wait(10)
+        begin.wait(30)
         stopping.append(actor.stop(block=False))
-    asker.join(20)
+    asker.join(30)
 
-    assert all(future.get(timeout=5) for future in stopping)
+    assert all(future.get(timeout=20) for future in stopping)
     for question in questions:
         with suppress(pykka.ActorDeadError):  # an answer, too
-            assert question.get(timeout=5) in range(3)
+            assert question.get(timeout=20) in range(3)
     assert not any(actor.is_alive() for actor in actors)
     dispatcher.stop()
 
@@ -128,7 +128,7 @@ def test_a_manager_that_cannot_start_fails_its_requests_at_once(
         assert left[0] >= faults - 10 * (restart.MAX_RESTARTS + 1)
         left[0] = 0
 
-        eventually(lambda: client.send_async("GET", "/x").exception(5) is None)
+        eventually(lambda: client.send_async("GET", "/x").exception(30) is None)
         server.wait_until(lambda server: server.open == client.stats().idle)
 
 
@@ -162,10 +162,10 @@ def test_actors_stopped_by_somebody_else_under_load_are_made_anew() -> None:
         for _ in range(20):
             before = len(outcomes)
             eventually(lambda before=before: outcomes[before:].count(None) > 5)  # type: ignore[misc]
-            pykka.ActorRegistry.stop_all(timeout=5)
+            pykka.ActorRegistry.stop_all(timeout=20)
         over.set()
         for thread in threads:
-            thread.join(15)
+            thread.join(30)
 
         assert not any(thread.is_alive() for thread in threads)
         for error in outcomes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -13,10 +14,10 @@ import pytest
 from tenacity import stop_after_attempt
 
 from tests.face.handlers import Echoed, Gate, echo
-from tests.faults.aftermath import NEXT, SPENT, healthy
+from tests.faults.aftermath import NEXT, healthy
 from tests.integration.gone import NEVER_SOON, SOON, Recorded, backs_off, pool, targets, warm
 from tests.servers.raw import RawServer, always
-from tests.waiting import eventually
+from tests.waiting import SPENT, eventually, reached, with_short_times
 from turbopool import (
     Client,
     ClientDisposed,
@@ -37,7 +38,7 @@ def test_a_cancel_during_the_backoff_returns_at_once() -> None:
         assert all(future.cancel() for future in futures[1:])
         for future in futures[1:]:
             with pytest.raises(CancelledError):
-                future.result(1)
+                future.result(30)
         eventually(lambda: pool(client).waiting == 1)
         client.cancel_pending_requests()
         assert futures[0].cancelled()
@@ -68,11 +69,11 @@ def test_a_disposal_during_the_backoff_lets_the_queue_finish_up_to_its_deadlines
         eventually(lambda: backs_off(client))
         leaving = threading.Thread(target=client.dispose)
         leaving.start()
-        assert isinstance(doomed.exception(5), DeadlineExceeded)
+        assert isinstance(doomed.exception(30), DeadlineExceeded)
         assert leaving.is_alive()
         with RawServer(always(echo), port=port) as back:
-            assert [Echoed.of(future.result(10)).target for future in futures] == [f"/{n}" for n in range(4)]
-            leaving.join(5)
+            assert [Echoed.of(future.result(30)).target for future in futures] == [f"/{n}" for n in range(4)]
+            leaving.join(30)
             assert not leaving.is_alive()
             back.wait_until(lambda back: back.open == 0)
 
@@ -88,7 +89,7 @@ def test_the_queue_is_bounded_while_it_waits_and_takes_requests_again_afterwards
 
         with RawServer(always(echo), port=port) as back:
             kept = futures[: 10 - len(refused)]
-            assert [Echoed.of(future.result(10)).target for future in kept] == targets(back)
+            assert [Echoed.of(future.result(30)).target for future in kept] == targets(back)
             assert client.get("/again").is_success
 
 
@@ -98,13 +99,14 @@ def test_a_dead_host_delays_no_other() -> None:
         others = [stack.enter_context(RawServer(healthy)) for _ in range(4)]
         dead = [client.send_async("GET", f"/{n}") for n in range(20)]
         eventually(lambda: [one for one in client.stats().pools.values() if one.state == "reconnecting"])
-        slowest = 0.0
+        seconds = []
         for n in range(100):
             began = time.monotonic()
             assert client.get(others[n % 4].url).content == NEXT
-            slowest = max(slowest, time.monotonic() - began)
+            seconds.append(time.monotonic() - began)
 
-        assert slowest < SPENT
+        assert max(seconds) < SPENT
+        assert statistics.median(seconds) < 0.1
         assert not any(future.done() for future in dead)
         client.cancel_pending_requests()
 
@@ -119,7 +121,7 @@ def test_a_dead_host_holds_no_room_that_another_could_use() -> None:
 
         assert not any(future.done() for future in waits)
         with RawServer(always(echo), port=port) as back:
-            assert [Echoed.of(future.result(10)).target for future in waits] == [f"/{n}" for n in range(5)]
+            assert [Echoed.of(future.result(30)).target for future in waits] == [f"/{n}" for n in range(5)]
             assert len(back.connections) == 1
             assert client.get(other.url).content == NEXT
 
@@ -131,7 +133,7 @@ def test_a_thousand_waiters_make_one_attempt_at_a_time_and_no_stampede() -> None
         futures = [client.send_async("GET", f"/{n}") for n in range(1000)]
         eventually(lambda: len(wait.failed) >= 5)
         with RawServer(always(echo), port=port) as back:
-            assert [Echoed.of(future.result(20)).target for future in futures] == [f"/{n}" for n in range(1000)]
+            assert [Echoed.of(future.result(30)).target for future in futures] == [f"/{n}" for n in range(1000)]
             assert back.peak <= len(back.connections) <= 6
             assert pool(client).reconnects <= len(wait.failed) + 6
             assert (pool(client).completed, pool(client).failed, pool(client).replays) == (1001, 0, 0)
@@ -148,9 +150,10 @@ def dropped(timeout: float = 20) -> Iterator[tuple[Client, int, ResponseFuture]]
         with Client(base_url=server.url, reconnect=SOON, max_conns_per_host=1) as client:
             client.get("/fast")
             future = client.send_async("GET", "/x", timeout=timeout)
-            server.wait_for_requests(2)
+            eventually(lambda: len(server.requests) == 2 or future.done())
             stack.close()
-            eventually(lambda: backs_off(client))
+            eventually(lambda: backs_off(client) or future.done())
+            reached(not future.done())
             yield client, server.port, future
 
 
@@ -164,10 +167,11 @@ def test_what_is_cancelled_while_it_waits_to_be_sent_again_is_not_sent_again() -
             assert targets(back) == ["/next"]
 
 
-def test_what_ends_while_it_waits_to_be_sent_again_may_have_been_processed() -> None:
+@with_short_times
+def test_what_ends_while_it_waits_to_be_sent_again_may_have_been_processed(short: float) -> None:
     """BEH-R10, I27: it is late, but it was sent."""
-    with dropped(timeout=0.5) as (_, _, future):
-        error = future.exception(5)
+    with dropped(timeout=5 * short) as (_, _, future):
+        error = future.exception(30)
         assert isinstance(error, DeadlineExceeded)
         assert (error.phase, error.processed, error.request_sent, error.may_retry) == ("queue", "maybe", True, True)
         assert isinstance(error.__cause__, ConnectError)

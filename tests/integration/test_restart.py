@@ -96,13 +96,13 @@ def test_a_server_that_is_killed_and_restarted_under_load_harms_nobody_who_need_
             under_load(client, "/load") as load,
         ):
             for _ in range(RESTARTS):
-                server.wait_for_requests(200, timeout=20)
+                server.wait_for_requests(200)
                 stack.close()
                 seen.update(f"{request.method} {request.target}" for request in server.requests)
                 assert server.peak <= 4
                 eventually(lambda: pool(client).state == "reconnecting")
                 server = stack.enter_context(RawServer(always(echo), port=server.port))
-            server.wait_for_requests(200, timeout=20)
+            server.wait_for_requests(200)
             load.over.set()
         seen.update(f"{request.method} {request.target}" for request in server.requests)
 
@@ -120,14 +120,14 @@ def test_a_real_server_that_is_stopped_and_started_under_load(nginx: Nginx) -> N
     with Client(base_url=nginx.url, reconnect=SOON, max_conns_per_host=4) as client:
         with under_load(client, prefix) as load:
             for _ in range(2):
-                eventually(lambda: len(load.answered) > 200, timeout=20)
+                eventually(lambda: len(load.answered) > 200)
                 nginx.stop()
                 eventually(lambda: pool(client).state == "reconnecting" and pool(client).reconnects > 0)
                 nginx.start()
                 load.answered.clear()
-                eventually(lambda: len(load.answered) > 100, timeout=20)
+                eventually(lambda: len(load.answered) > 100)
                 nginx.reload()
-            eventually(lambda: len(load.answered) > 400, timeout=20)
+            eventually(lambda: len(load.answered) > 400)
         assert_at_rest(client)
 
     load.assert_nobody_was_harmed_who_need_not_be()

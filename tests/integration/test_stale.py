@@ -81,7 +81,7 @@ def test_ten_thousand_posts_are_never_seen_twice() -> None:
     lost: list[str] = []
     with RawServer(fickle(seed=9)) as server, Client(base_url=server.url) as client:
         for n in range(MANY):
-            error = client.send_async("POST", f"/{n}", content=b"x").exception(10)
+            error = client.send_async("POST", f"/{n}", content=b"x").exception(30)
             if error is not None:
                 assert isinstance(error, RemoteProtocolError | ReadError | WriteError)
                 assert (error.processed, error.may_retry, error.attempts) == ("maybe", False, 1)
@@ -109,7 +109,7 @@ def test_a_close_is_noticed_while_the_connection_stands_idle_and_nothing_is_dial
     def first(conn: Conn) -> None:
         conn.read_request()
         conn.send(respond(NEXT))
-        assert go.wait(10)
+        assert go.wait(30)
         END[end](conn)
 
     context = authority.server_context() if secure else None
@@ -138,18 +138,18 @@ def test_a_whole_pool_of_idle_connections_may_close_at_once() -> None:
         conn.read_request()
         server.wait_for_requests(limit)
         conn.send(respond(NEXT))
-        assert go.wait(10)
+        assert go.wait(30)
 
     with (
         RawServer([first] * limit + [healthy]) as server,
         Client(base_url=server.url, max_conns_per_host=limit) as client,
     ):
         for future in [client.send_async("GET", f"/{n}") for n in range(limit)]:
-            future.result(10)
+            future.result(30)
         go.set()
         eventually(lambda: client.stats().closed == limit)
 
-        assert all(future.result(10).is_success for future in [client.send_async("POST", "/x") for _ in range(limit)])
+        assert all(future.result(30).is_success for future in [client.send_async("POST", "/x") for _ in range(limit)])
 
         assert visits(server)["/x"] == limit
         assert_recovered(client, server, connections=len(server.connections))
