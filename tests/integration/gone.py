@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from tenacity import RetryCallState, stop_after_attempt, wait_fixed
 from tenacity.wait import wait_base
 
 from tests.face.handlers import echo
+from tests.servers.listening import kept
 from tests.servers.raw import RawServer, always
 from tests.waiting import eventually
 from turbopool import Client, PoolStats, ReconnectOptions
@@ -46,7 +47,10 @@ def warm(reconnect: ReconnectOptions = SOON, **options: object) -> Iterator[tupl
     with RawServer(always(echo)) as server:
         client = Client(base_url=server.url, reconnect=reconnect, **options)
         assert client.get("/warm").is_success
-    with client:
+    with ExitStack() as stack:
+        if holder := kept("127.0.0.1", server.port):
+            stack.enter_context(holder)
+        stack.enter_context(client)
         eventually(lambda: client.stats().idle == 0)
         yield client, server.port
 

@@ -11,9 +11,24 @@ import threading
 import time
 from collections.abc import Callable
 
-_JOIN_SECONDS = 10.0
+_JOIN_SECONDS = 30.0
 _BACKLOG = 1024
 _RETRY_SECONDS = 0.01
+
+
+def kept(host: str, port: int) -> socket.socket | None:
+    """Return a socket that keeps a port from everybody but servers of ours: connects to it are refused.
+
+    None if somebody has it already, as a server of ours that was quicker.
+    """
+    holder = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        holder.bind((host, port))
+    except OSError:
+        holder.close()
+        return None
+    return holder
 
 
 class Listener:
@@ -56,26 +71,33 @@ class Listener:
         self._refusing = threading.Event()
         self._acceptor = threading.Thread(target=self._accept, name=f"acceptor-{self.port}", daemon=True)
         self._threads: list[threading.Thread] = []
+        self._kept: socket.socket | None = None
 
     def start(self) -> None:
         """Begin to accept."""
         self._acceptor.start()
 
     def refuse(self) -> None:
-        """Stop listening: further connects are refused, accepted connections live on, others are reset."""
+        """Stop listening: further connects are refused, accepted connections live on, others are reset.
+
+        Until :meth:`join` the port is kept, so that nobody else on this machine gets it; see :func:`kept`.
+        """
         if self._refusing.is_set():
             return
         self._refusing.set()
         self._socket.shutdown(socket.SHUT_RDWR)  # wakes the accept() below, close() would not
         self._acceptor.join(_JOIN_SECONDS)
         self._socket.close()
+        self._kept = kept(self.host, self.port)
 
     def join(self) -> None:
         """Wait until every connection's thread ended.
 
         Raises:
-            AssertionError: one did not within 10 s; it is named.
+            AssertionError: one did not in time; it is named.
         """
+        if self._kept is not None:
+            self._kept.close()
         deadline = time.monotonic() + _JOIN_SECONDS
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
