@@ -6,10 +6,12 @@ what they do hold is part of every test's baseline, as they are set up before it
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.leaks import GRACE, Held, wait_for_return_to
 from tests.loopback import the_guard
@@ -21,6 +23,9 @@ _SWITCH_INTERVALS = {"default-switching": None, "wild-switching": 1e-6}
 """Seconds between two switches of the interpreter; None keeps its own choice."""
 
 
+# A machine that stands still is no fault of an example.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 the_guard()  # wraps the socket module before any test module can import a function of it
 
 
@@ -42,6 +47,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if {"nginx", "nginx2"}.intersection(getattr(item, "fixturenames", ())):
             item.add_marker("nginx")
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector look at what a test makes, and not again and again at the tests themselves."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
