@@ -1,6 +1,8 @@
 # Two commands need no other step on a fresh machine: make demo, make test.
 BIN := .venv/bin
 PYTEST := $(BIN)/python -m pytest
+# Most tests wait most of the time, so that two cores do for four processes.
+ABREAST := -n 4 --dist worksteal
 
 .PHONY: help demo test lint type cover concurrency soak chaos bench faults check servers clean
 
@@ -11,8 +13,8 @@ demo: .venv/.installed ## a threaded service with two named clients, against a s
 	$(BIN)/python examples/demo.py
 
 test: .venv/.installed-dev servers ## the whole suite
-	@$(MAKE) --no-print-directory --output-sync=target -j2 soak check concurrency
-	@$(MAKE) --no-print-directory cover
+	@$(MAKE) --no-print-directory --output-sync=target -j2 check concurrency
+	@$(MAKE) --no-print-directory --output-sync=target -j2 soak cover
 
 check: lint type ## what needs no test run
 
@@ -25,13 +27,13 @@ type: .venv/.installed-dev ## mypy, strict
 	$(BIN)/mypy
 
 cover: .venv/.installed-dev servers ## the tests, with branch coverage
-	$(PYTEST) --cov -m "not concurrency and not soak"
+	$(PYTEST) --cov $(ABREAST) -m "not concurrency and not soak"
 
 # Each of these runs twice, the second time switching threads every microsecond: too slow to be traced as well.
 concurrency: .venv/.installed-dev servers ## the tests with many threads
-	$(PYTEST) -m concurrency
+	$(PYTEST) -n 2 --dist worksteal -m concurrency
 
-soak: .venv/.installed-dev servers ## a minute of chaos; make test runs it beside what needs one core
+soak: .venv/.installed-dev servers ## a minute of chaos; make test runs it beside the others, as it mostly waits
 	$(PYTEST) -m soak
 
 chaos: .venv/.installed-dev servers ## a real nginx reloaded and killed under 64 threads; SECONDS=1800 for longer

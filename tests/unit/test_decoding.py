@@ -134,7 +134,7 @@ def test_codings_are_undone_in_reverse_order(encodings: list[str]) -> None:
         (["identity"], b"x", b"x"),
         (["unknown"], b"x", b"x"),
         (["gzip", "unknown"], b"x", b"x"),
-        (["unknown", "gzip"], gzip.compress(b"x"), b"x"),
+        (["unknown", "gzip"], gzip.compress(b"x", mtime=0), b"x"),
     ],
 )
 def test_an_unknown_coding_is_passed_through_with_all_below_it(
