@@ -47,6 +47,7 @@ def test_a_child_does_not_go_on_reconnecting_for_its_parent() -> None:
         gone.refuse()
         for conn in gone.connections:
             conn.reset()
+        gone.wait_until(lambda gone: all(conn.closed_at for conn in gone.connections))  # or it would answer once more
         assert answers(process, "gone\n") == "forked"
         with RawServer(healthy, port=gone.port) as back:
             assert answers(process, "back\n") == "done"
