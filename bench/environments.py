@@ -1,7 +1,7 @@
-"""An environment for the peers, in which each of them is itself, made once under bench/.cache.
+"""Environments for the peers, in which each of them is itself, made once under bench/.cache.
 
-No two of them conflict, so they share it. One that replaces another when installed (niquests replaces urllib3) would
-need an environment of its own. turbopool runs in the environment that runs the benchmark.
+All but one share the first. niquests has its own, for it replaces urllib3 when installed. turbopool runs in the
+environment that runs the benchmark.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 CACHE = Path(__file__).parent / ".cache"
@@ -17,37 +18,39 @@ PEERS = {
     "requests": ["requests>=2.32"],
     "urllib3": ["urllib3>=2.5"],
     "httpx": ["httpx>=0.28"],
-    "httpx2": ["httpx2>=2.16"],
+    "httpx2": ["httpx2[http2]>=2.16"],
     "aiohttp": ["aiohttp>=3.14", "uvloop>=0.22"],
     "pycurl": ["pycurl>=7.45.7"],
     "pyreqwest": ["pyreqwest>=0.15"],
 }
 """What each peer needs; its name is also the module that must then import."""
 
+APART = {"niquests": ["niquests>=3.21", "uvloop>=0.22"]}
 
-def prepare() -> tuple[str, dict[str, str]]:
-    """Make the environment if it is not there.
+
+def prepare(peers: Mapping[str, Sequence[str]] = PEERS) -> tuple[str, dict[str, str]]:
+    """Make these peers' environment if it is not there.
 
     Returns:
         Its Python, and for each peer that cannot be had the reason.
     """
-    wanted = repr((PEERS, sys.version_info[:2]))
+    wanted = repr((peers, sys.version_info[:2]))
     folder = CACHE / f"peers-{hashlib.sha256(wanted.encode()).hexdigest()[:12]}"
     python, stamp = str(folder / "bin" / "python"), folder / "installed"
     if not stamp.exists():
-        print(f"making the peers' environment in {folder}", flush=True)
+        print(f"making an environment for {', '.join(peers)} in {folder}", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
-        if install(python, [requirement for needs in PEERS.values() for requirement in needs]):
-            for needs in PEERS.values():  # one cannot be had: the others shall be, all the same
+        if install(python, [requirement for needs in peers.values() for requirement in needs]):
+            for needs in peers.values():  # one cannot be had: the others shall be, all the same
                 install(python, needs)
         stamp.touch()
-    missing = {peer: reason for peer in PEERS if (reason := cannot_import(python, peer))}
+    missing = {peer: reason for peer in peers if (reason := cannot_import(python, peer))}
     if missing:  # it is tried again next time
         stamp.unlink()
     return python, missing
 
 
-def install(python: str, requirements: list[str]) -> bool:
+def install(python: str, requirements: Sequence[str]) -> bool:
     """Install, and say whether that failed."""
     return subprocess.run([python, "-m", "pip", "install", "-q", *requirements], check=False).returncode != 0
 

@@ -1,14 +1,16 @@
 """One small adapter for each client that is measured, in its fastest documented use.
 
-A threaded adapter has ``get() -> bytes``, callable from many threads; an asyncio one has ``async get() -> bytes``. Each
-keeps at most ``connections`` connections open, whatever the number of callers. Adapters import their client only when
-made: each is used in an environment where that client is itself.
+A threaded adapter has ``get() -> bytes``, callable from many threads, and ``batch(size)`` if it is measured with many
+requests in flight; an asyncio one has ``async get() -> bytes``. Each keeps at most ``connections`` connections open,
+whatever the number of callers. Adapters import their client only when made: each is used in an environment where that
+client is itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import io
+from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import timedelta
 from itertools import cycle
@@ -40,6 +42,10 @@ class Turbopool:
 
     def get(self) -> bytes:
         return self.submit().result().content
+
+    def batch(self, size: int) -> Iterator[bytes]:
+        for future in [self.submit() for _ in range(size)]:
+            yield future.result().content
 
     def close(self) -> None:
         for client in self.clients:

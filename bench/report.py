@@ -9,13 +9,16 @@ from statistics import median
 from typing import Any
 
 from chart import bars, lines
-from scenarios import GOALS, ITSELF_CONNECTIONS, Cell, Goal, Scenario
+from scenarios import GOALS, ITSELF_CONNECTIONS, Cell, Goal, Scenario, threads
 
 Result = dict[str, Any] | None
 Figures = Mapping[str, Mapping[str, Sequence[Result]]]
 """Scenario -> peer -> one result for each round."""
 
 US = "turbopool"
+
+MANY = 64
+"""Threads whose rate is compared with one thread's."""
 
 
 def write(
@@ -24,14 +27,15 @@ def write(
     """Write report.md, chart.svg and figures.json into ``folder``; returns the report."""
     folder.mkdir(parents=True, exist_ok=True)
     beside_peers = [scenario for scenario in scenarios if len(scenario.peers) > 1]
+    alone = [scenario for scenario in scenarios if len(scenario.peers) == 1]
     text = "\n\n".join(
         [
             "# turbopool beside its peers",
             how,
             "\n\n".join(peers_table(scenario, figures) for scenario in beside_peers),
-            retention(figures),
-            itself(scenarios, figures),
-            goals(figures),
+            retention(beside_peers, figures),
+            *([itself(alone, figures)] if alone else []),
+            goals(scenarios, figures),
             failed(failures),
         ]
     )
@@ -55,14 +59,15 @@ def peers_table(scenario: Scenario, figures: Figures) -> str:
             rows.append([peer, *["not measured"] * 7])
             continue
         last = seen[-1]
+        fewer = f" ({last['concurrency']:,})" if last["concurrency"] != scenario.concurrency else ""
         rows.append(
             [
-                peer,
+                f"{peer}{fewer}",
                 last["version"],
                 f"{median(result['rate'] for result in seen):,.0f}",
                 "1" if peer == US else spread(ratios(figures, Cell(scenario.name), Cell(scenario.name, peer))),
                 *(across(seen, name) for name in ("p50_ms", "p99_ms", "cpu_us")),
-                str(max(result["connections"] for result in seen)),
+                most(seen, "connections"),
             ]
         )
     header = [
@@ -75,34 +80,38 @@ def peers_table(scenario: Scenario, figures: Figures) -> str:
         "CPU us/request",
         "connections",
     ]
-    return f"## {scenario.title}, at most {scenario.connections} connections\n\n{table(header, rows)}"
+    return f"## {scenario.title}: {scenario.allowed}\n\n{table(header, rows)}"
 
 
-def retention(figures: Figures) -> str:
+def retention(scenarios: Sequence[Scenario], figures: Figures) -> str:
     """Tabulate what is left of a client's rate when 64 threads use it instead of one."""
-    rows = [
-        [peer, spread(ratios(figures, Cell("threads-64", peer), Cell("threads-1", peer)))]
-        for peer in figures.get("threads-64", {})
-    ]
-    return f"## Retention: rate with 64 threads / with 1\n\n{table(['client', 'retention'], rows)}"
+    rows = []
+    for scenario in scenarios:
+        if scenario.kind == "load" and scenario.concurrency == MANY:
+            one = f"{scenario.name.removesuffix(str(MANY))}1"
+            for peer in scenario.peers:
+                seen = ratios(figures, Cell(scenario.name, peer), Cell(one, peer))
+                rows.append([scenario.title.removesuffix(f", {threads(MANY)}"), peer, spread(seen)])
+    return f"## Retention: rate with {MANY} threads / with 1\n\n{table(['load', 'client', 'retention'], rows)}"
 
 
 def itself(scenarios: Sequence[Scenario], figures: Figures) -> str:
     """Tabulate turbopool against itself."""
     rows = []
     for scenario in scenarios:
-        if len(scenario.peers) == 1:
-            seen = [result for result in figures.get(scenario.name, {}).get(US, ()) if result]
-            cells = [across(seen, name) for name in ("rate", "p50_ms", "p99_ms", "cpu_us")]
-            rows.append([scenario.title, *cells, str(max((result["connections"] for result in seen), default="-"))])
+        seen = [result for result in figures.get(scenario.name, {}).get(US, ()) if result]
+        cells = [across(seen, name) for name in ("rate", "p50_ms", "p99_ms", "cpu_us")]
+        rows.append([scenario.title, *cells, most(seen, "connections")])
     header = ["load", "requests/s", "p50 ms", "p99 ms", "CPU us/request", "connections"]
     return f"## turbopool itself, at most {ITSELF_CONNECTIONS} connections in all\n\n{table(header, rows)}"
 
 
-def goals(figures: Figures) -> str:
+def goals(scenarios: Sequence[Scenario], figures: Figures) -> str:
     """Tabulate the goals: judged by the median ratio of the rates; CPU time is steadier on a busy machine."""
-    rows = []
+    rows, names = [], {scenario.name for scenario in scenarios}
     for goal in GOALS:
+        if names.isdisjoint([goal.of.scenario, goal.to.scenario]):
+            continue
         seen, by_cpu = goal_ratios(goal, figures, "rate"), goal_ratios(goal, figures, "cpu_us")
         rows.append([goal.title, bound(goal), spread(seen), verdict(goal, seen), spread(by_cpu)])
     return f"## Goals\n\n{table(['scenario', 'goal', 'seen', '', 'the same by CPU time'], rows)}"
@@ -156,6 +165,11 @@ def across(seen: Sequence[dict[str, Any]], name: str) -> str:
     """Word the median of a figure over the rounds."""
     values = [result[name] for result in seen if result[name] is not None]
     return f"{median(values):,.2f}" if name.endswith("_ms") and values else f"{median(values):,.0f}" if values else "-"
+
+
+def most(seen: Sequence[dict[str, Any]], name: str) -> str:
+    """Word the greatest of a figure."""
+    return str(max((result[name] for result in seen if result[name] is not None), default="-"))
 
 
 def spread(values: Sequence[float]) -> str:

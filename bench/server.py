@@ -1,4 +1,4 @@
-"""The one local nginx that every client is measured against."""
+"""The one local nginx that every client is measured against, or nghttpd in its place for HTTP/2."""
 
 from __future__ import annotations
 
@@ -11,33 +11,46 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 HOSTS = [f"127.0.0.{n}" for n in range(1, 65)]
 """Loopback addresses, so that 64 keys need no more than one server: a pool's key holds its host."""
 
+BODY = "hello world, this is a small body\n"
+
+STREAMS = 128
+"""Streams at once that the server allows on a connection: no client is held below its own 100."""
+
 CONFIG = """
 worker_processes 1; daemon off; pid nginx.pid; error_log error.log crit;
 events {{ worker_connections 4096; }}
 http {{
-    access_log off; keepalive_requests 100000000; keepalive_timeout 600;
+    access_log off; keepalive_requests 100000000; keepalive_timeout 600; http2_max_concurrent_streams {streams};
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     server {{
         {listen}
-        location /d {{ return 200 "hello world, this is a small body\\n"; }}
+        location /d {{ return 200 "{body}"; }}
         location = /status {{ stub_status; }}
+    }}
+    server {{
+        listen 127.0.0.1:{prior} http2; listen 127.0.0.1:{tls} ssl http2;
+        ssl_certificate {chain}; ssl_certificate_key {key};
+        if ($server_protocol != HTTP/2.0) {{ return 505; }}
+        location /d {{ return 200 "{body}"; }}
     }}
 }}
 """
+"""What is not HTTP/2 on the ports that are for it gets another body, so it is not measured but fails."""
 
 PATIENCE = 10.0
-"""Seconds that nginx may take to answer for the first time."""
+"""Seconds that a server may take to answer for the first time."""
 
 
 class ServerError(Exception):
-    """nginx is missing or does not start."""
+    """A server is missing or does not start."""
 
 
 def accepted(port: int) -> int:
@@ -51,42 +64,118 @@ def accepted(port: int) -> int:
     return int(found[1]) - 1
 
 
+@dataclass(frozen=True, kw_only=True)
+class Server:
+    """Where the servers listen."""
+
+    port: int
+    """HTTP/1.1, on all of HOSTS, and the count of connections."""
+    prior: int
+    """HTTP/2 without TLS: the client has to know."""
+    tls: int
+    """HTTP/2 over TLS, by ALPN."""
+    authority: Path
+    """Who signed the certificate."""
+    unique: str = "/d/{}"
+    """Makes one path of each number."""
+    counted: bool = True
+    """Whether nginx counts the connections of HTTP/2, too."""
+
+
 @contextlib.contextmanager
-def nginx() -> Iterator[int]:
-    """Run nginx with one worker while the block lasts; gives its port, free on all of HOSTS."""
-    executable = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
+def servers(http2: str = "nginx") -> Iterator[Server]:
+    """Run them while the block lasts: nginx for all, or ``nghttpd`` beside it for HTTP/2."""
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        server = stack.enter_context(nginx(folder))
+        if http2 == "nghttpd":
+            prior, tls = free_ports(2)
+            (folder / "d").write_text(BODY)
+            limits = ["-d", name, "-a", HOSTS[0], "-m", str(STREAMS)]
+            keys = [str(folder / "key.pem"), str(folder / "chain.pem")]
+            stack.enter_context(running("nghttpd", [*limits, "--no-tls", str(prior)], prior, folder / "prior.log"))
+            stack.enter_context(running("nghttpd", [*limits, str(tls), *keys], tls, folder / "tls.log"))
+            server = replace(server, prior=prior, tls=tls, unique="/d?{}", counted=False)
+        yield server
+
+
+@contextlib.contextmanager
+def nginx(folder: Path) -> Iterator[Server]:
+    """Run nginx with one worker."""
+    certify(folder)
+    port, prior, tls = free_ports(3)
+    server = Server(port=port, prior=prior, tls=tls, authority=folder / "ca.pem")
+    config = CONFIG.format(
+        listen=" ".join(f"listen {host}:{port};" for host in HOSTS),
+        prior=prior,
+        tls=tls,
+        streams=STREAMS,
+        body=BODY.replace("\n", "\\n"),
+        chain=folder / "chain.pem",
+        key=folder / "key.pem",
+    )
+    (folder / "nginx.conf").write_text(config)
+    options = ["-p", str(folder), "-e", "error.log", "-c", "nginx.conf"]
+    with running("nginx", options, port, folder / "error.log"):
+        yield server
+
+
+def certify(folder: Path) -> None:
+    """Write ca.pem, and key.pem and chain.pem that it signed for 127.0.0.1."""
+    name, days = "/CN=turbopool benchmark", "30"
+    new = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", days]
+    ca = ["-subj", f"{name} authority", "-keyout", "ca.key.pem", "-out", "ca.pem"]
+    leaf = ["-subj", name, "-keyout", "key.pem", "-out", "chain.pem", "-CA", "ca.pem", "-CAkey", "ca.key.pem"]
+    leaf += ["-addext", "subjectAltName=IP:127.0.0.1,DNS:localhost", "-addext", "basicConstraints=critical,CA:FALSE"]
+    for more in (ca, leaf):
+        done = subprocess.run([found("openssl"), *new, *more], cwd=folder, check=False, capture_output=True, text=True)
+        if done.returncode != 0:
+            message = f"openssl made no certificate: {done.stderr}"
+            raise ServerError(message)
+
+
+def found(program: str) -> str:
+    """Return where a program is."""
+    executable = shutil.which(program, path=f"{os.environ['PATH']}:/usr/sbin")
     if executable is None:
-        message = "nginx is not installed: apt-get install nginx-light"
+        message = f"{program} is not installed: make servers"
         raise ServerError(message)
-    with tempfile.TemporaryDirectory() as folder:
-        port = free_port()
-        listen = " ".join(f"listen {host}:{port};" for host in HOSTS)
-        Path(folder, "nginx.conf").write_text(CONFIG.format(listen=listen))
-        with subprocess.Popen([executable, "-p", folder, "-e", "error.log", "-c", "nginx.conf"]) as process:
-            try:
-                await_start(process, port, Path(folder, "error.log"))
-                yield port
-            finally:
-                process.terminate()
+    return executable
+
+
+@contextlib.contextmanager
+def running(program: str, options: Sequence[str], port: int, log: Path) -> Iterator[None]:
+    """Run a server while the block lasts; it answers when the block begins."""
+    with (
+        log.open("ab") as output,
+        subprocess.Popen([found(program), *options], stdout=output, stderr=output) as process,
+    ):
+        try:
+            await_start(process, port, log)
+            yield
+        finally:
+            process.terminate()
 
 
 def await_start(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-    """Wait until nginx answers."""
+    """Wait until a server answers."""
     give_up_at = time.monotonic() + PATIENCE
     while time.monotonic() < give_up_at and process.poll() is None:
-        with contextlib.suppress(OSError), socket.create_connection((HOSTS[-1], port), timeout=1):
+        with contextlib.suppress(OSError), socket.create_connection((HOSTS[0], port), timeout=1):
             return
         time.sleep(0.05)
-    message = f"nginx did not start: {log.read_text() if log.exists() else 'it wrote no log'}"
+    message = f"a server did not start: {log.read_text() or 'it wrote no log'}"
     raise ServerError(message)
 
 
-def free_port() -> int:
-    """Return a port that was free on every host a moment ago."""
+def free_ports(count: int) -> list[int]:
+    """Return ports that were free on every host a moment ago."""
     with contextlib.ExitStack() as held:
-        first = held.enter_context(socket.socket())
-        first.bind((HOSTS[0], 0))
-        port: int = first.getsockname()[1]
-        for host in HOSTS[1:]:
-            held.enter_context(socket.socket()).bind((host, port))
-    return port
+        ports: list[int] = []
+        for _ in range(count):
+            first = held.enter_context(socket.socket())
+            first.bind((HOSTS[0], 0))
+            ports.append(first.getsockname()[1])
+            for host in HOSTS[1:]:
+                held.enter_context(socket.socket()).bind((host, ports[-1]))
+        return ports

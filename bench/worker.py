@@ -7,7 +7,9 @@
 - ``waiters``: N requests wait in the queue all the time; for each answered one another is submitted.
 
 Every answer's body is compared: a client that mixes up answers is not measured but fails. Under ``load`` a request that
-raises is not counted, and reported.
+raises is not counted, and reported; its thread's time counts up to the last answer.
+
+With ``--http2`` the peer is one of h2_peers.py, and fails unless HTTP/2 is what it speaks.
 """
 
 from __future__ import annotations
@@ -22,9 +24,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from peers import ASYNCIO, THREADED
+import h2_peers
+import peers
+from h2_target import Target
 
 BODY = b"hello world, this is a small body\n"
 
@@ -44,9 +49,11 @@ def load(peer: Any, threads: int, seconds: float) -> dict[str, Any]:
     laps: list[list[float]] = [[] for _ in range(threads)]
     wrong: list[WrongAnswerError] = []
     failed: list[str] = []
+    answered: list[float] = []
 
     def work(own: list[float]) -> None:
         get, clock = peer.get, time.perf_counter
+        last = clock()
         while (start := clock()) < stop_at:
             try:
                 check(get())
@@ -55,7 +62,9 @@ def load(peer: Any, threads: int, seconds: float) -> dict[str, Any]:
             except Exception as error:  # noqa: BLE001  # whatever a peer raises is told
                 failed.append(repr(error))
             else:
-                own.append(clock() - start)
+                last = clock()
+                own.append(last - start)
+        answered.append(last)
 
     check(peer.get())
     workers = [threading.Thread(target=work, args=(own,)) for own in laps]
@@ -65,7 +74,7 @@ def load(peer: Any, threads: int, seconds: float) -> dict[str, Any]:
         worker.start()
     for worker in workers:
         worker.join()
-    took, cpu = time.perf_counter() - start, time.process_time() - cpu
+    took, cpu = max(answered) - start, time.process_time() - cpu
     if wrong:
         raise wrong[0]
     return summary(took, cpu, sorted(lap for own in laps for lap in own)) | {"failed": failed}
@@ -75,8 +84,8 @@ def flight(peer: Any, in_flight: int, seconds: float) -> dict[str, Any]:
     """Submit ``in_flight`` requests from this thread and wait for all of them, again and again."""
 
     def batch() -> None:
-        for future in [peer.submit() for _ in range(in_flight)]:
-            check(future.result().content)
+        for body in peer.batch(in_flight):
+            check(body)
 
     return batches(batch, in_flight, seconds)
 
@@ -159,27 +168,41 @@ def summary(took: float, cpu: float, laps: list[float], requests: int = 0) -> di
     }
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run the scenario that the arguments name."""
+def connect(arguments: argparse.Namespace) -> Any:
+    """Make the peer."""
+    if arguments.http2:
+        target = Target(
+            port=arguments.port,
+            authority=arguments.authority,
+            unique=arguments.unique,
+            threads=arguments.concurrency,
+        )
+        return (h2_peers.THREADED | h2_peers.ASYNCIO)[arguments.peer](target)
+    spread = {"keys": arguments.keys, "clients": arguments.clients} if arguments.peer.startswith("turbopool") else {}
     connections = (
         min(arguments.connections, arguments.concurrency) if arguments.kind == "load" else arguments.connections
     )
-    if arguments.peer in ASYNCIO:
+    return (peers.THREADED | peers.ASYNCIO)[arguments.peer](arguments.port, connections, **spread)
+
+
+def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Run the scenario that the arguments name."""
+    peer = connect(arguments)
+    if arguments.peer in peers.ASYNCIO | h2_peers.ASYNCIO:
         import uvloop
 
-        peer = ASYNCIO[arguments.peer](arguments.port, connections)
         run = async_load if arguments.kind == "load" else async_flight
         return uvloop.run(run(peer, arguments.concurrency, arguments.seconds))
 
-    spread = {"keys": arguments.keys, "clients": arguments.clients} if arguments.peer.startswith("turbopool") else {}
-    peer = THREADED[arguments.peer](arguments.port, connections, **spread)
+    if arguments.http2:
+        peer.warm_up()
     match arguments.kind:
         case "load":
             result = load(peer, arguments.concurrency, arguments.seconds)
         case "flight":
             result = flight(peer, arguments.concurrency, arguments.seconds)
         case _:
-            result = waiters(peer, arguments.concurrency, connections, arguments.seconds)
+            result = waiters(peer, arguments.concurrency, arguments.connections, arguments.seconds)
     peer.close()
     return result
 
@@ -187,7 +210,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     """Measure, and print the figures with the versions they belong to."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("peer", choices=[*THREADED, *ASYNCIO])
+    parser.add_argument("peer", choices=sorted(peers.THREADED | peers.ASYNCIO | h2_peers.THREADED | h2_peers.ASYNCIO))
     parser.add_argument("kind", choices=["load", "flight", "waiters"])
     parser.add_argument("--concurrency", type=int, required=True)
     parser.add_argument("--port", type=int, required=True)
@@ -196,6 +219,9 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1, help="clients (turbopool)")
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--no-collector", action="store_true", help="switch Python's cyclic garbage collector off")
+    parser.add_argument("--http2", action="store_true", help="and nothing else")
+    parser.add_argument("--authority", type=Path, help="whom to trust over TLS (with --http2)")
+    parser.add_argument("--unique", default="", help="path of each request, with a place for its number (with --http2)")
     arguments = parser.parse_args()
     if arguments.no_collector:
         gc.disable()
