@@ -34,6 +34,7 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
         """Lend a stream, if a connection has room and nobody else waits for it."""
         if self._ledger.waiting:
             return False
+        self._make_way(lessee)
         connection = self._roomy(careful=lessee.replays > 0 or not lessee.wire.idempotent)
         if connection is None:
             return False
@@ -57,7 +58,14 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
                 self._drop(connection)  # others take none at present: their server said so, or may be dead
         return None
 
+    def _make_way(self, first: Exchange | None) -> None:
+        """Retire a connection whose room another key has waited for longer: a shared one might never go idle."""
+        books = self._books
+        if books.leased and not books.retiring and self._room.is_owed_by(first):
+            next(iter(books.leased)).retire()
+
     def _lend(self, connection: Http2Connection, lessee: Exchange) -> None:
+        lessee.needs_fresh = False  # if it comes back, that is another story
         self._room.roused(connection)
         self._books.lend(connection, lessee)
         self._grant(connection, lessee)
@@ -68,8 +76,9 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
         if self._is_serving:  # a request that fails at once brings us here again
             return
         self._is_serving = True
+        self._make_way(next(iter(books.waiting), None))
         while books.queued and (connection := self._roomy(careful=False)) is not None:
-            lessee = books.next_waiter(fresh=False)
+            lessee = books.next_waiter(fresh=books.open >= books.limit)  # no fresher one will come
             if lessee is None:  # those who are left need a fresh connection
                 break
             self._lend(connection, lessee)
@@ -84,7 +93,7 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
         assert isinstance(connection, Http2Connection)  # noqa: S101  # this manager has no others
         if not books.has_lent(connection, lessee):
             return
-        is_news = self._note_answer(connection)
+        is_news = not connection.is_closed and self._note_answer(connection)
         books.release(connection, lessee)
         if connection.is_retired:
             books.retire(connection)
@@ -136,7 +145,11 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
             self._books.retire(connection)
         elif connection in self._books.idle:
             self._rest(connection)
-        self._lower(lessees, None, error)
+        queue = [*self._books.returned, *self._books.waiting]
+        queue = [lessee for lessee in queue if lessee.may_lower or connection.is_closed]
+        for lessee in queue:
+            self._books.withdraw(lessee)
+        self._lower([*lessees, *queue], None, error)
 
     # -- told by the dialing part ----------------------------------------------------------------------------
 
@@ -167,7 +180,10 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
     def _lower(self, lessees: list[Exchange], channel: Channel | None, error: TurboPoolError | None) -> None:
         going = []
         for lessee in lessees:
-            if lessee.may_lower:
+            if error is not None and not lessee.rewindable:
+                known = {"origin": lessee.origin, "phase": "wait", "processed": "no", "may_retry": False}
+                lessee.fail(error.with_(**known, request_sent=lessee.was_sent))
+            elif lessee.may_lower:
                 lessee.lower()
                 going.append(lessee)
             else:

@@ -78,6 +78,8 @@ class Http2Options:
     0 or None: never."""
     keep_alive_timeout: float = 20.0
     """Seconds to wait for that sign until the connection is given up."""
+    fast_lane: bool = True
+    """Whether streams are carried by faster code than ``h2``'s own. Off, to rule it out when something looks wrong."""
 
     def __post_init__(self) -> None:
         check_seconds("http2.keep_alive_interval", self.keep_alive_interval)

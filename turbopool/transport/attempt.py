@@ -173,20 +173,26 @@ class Settling(Proof):
     """A moment of quiet, after a drop.
 
     The kernel lets clients in to a server that is being killed: its connections end before its listening socket does.
-    A request sent there would be lost, and nobody could know whether it was processed.
+    A request sent there would be lost, and nobody could know whether it was processed. A server of a protocol in which
+    it ``speaks_first`` shows by that that it lives.
     """
 
-    __slots__ = ("_timer",)
+    __slots__ = ("_plain", "_speaks_first", "_timer")
 
-    def __init__(self, reactor: Reactor, channel: TcpChannel, done: Proved, on_crash: Crashed) -> None:
+    def __init__(
+        self, reactor: Reactor, channel: TcpChannel, done: Proved, on_crash: Crashed, *, speaks_first: bool
+    ) -> None:
         super().__init__(reactor, channel, done, on_crash)
+        self._plain = channel
+        self._speaks_first = speaks_first
         self._timer = reactor.timer(lambda: done(self, None), on_crash)
         self._timer.arm(reactor.now + SETTLING)
 
     def on_ready(self, mask: int) -> None:
         """The peer has ended it, or talks out of turn."""
         del mask
-        self._done(self, ConnectionResetError(errno.ECONNRESET, "the server hung up at once"))
+        lives = self._speaks_first and self._plain.has_spoken()
+        self._done(self, None if lives else ConnectionResetError(errno.ECONNRESET, "the server hung up at once"))
 
     def release(self) -> None:
         """Stop watching and waiting."""

@@ -54,6 +54,13 @@ class TcpChannel:
         self._size = RECEIVE_BYTES if len(data) >= _USUAL_BYTES else _USUAL_BYTES
         return data
 
+    def has_spoken(self) -> bool:
+        """Whether there is something to read."""
+        try:
+            return bool(self._sock.recv(1, socket.MSG_PEEK))
+        except OSError:
+            return False
+
     def is_quiet(self) -> bool:
         """Whether the peer has neither sent nor closed anything since: one system call."""
         try:

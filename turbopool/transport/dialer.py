@@ -193,7 +193,8 @@ class Dial:
         if self.key.scheme != "https":
             plain = TcpChannel(attempt.sock)
             if self._is_wary:
-                self._proof = Settling(self._reactor, plain, self._on_settled, self.on_crash)
+                speaks_first = self.key.version == "2"
+                self._proof = Settling(self._reactor, plain, self._on_settled, self.on_crash, speaks_first=speaks_first)
             else:
                 self._report(plain, None)
             return

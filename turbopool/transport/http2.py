@@ -5,6 +5,7 @@
 - GOAWAY never reaches it, because it would end the streams that the server still answers (RFC 9113 section 6.8).
 - Frames of streams that have ended never reach it, because it would answer each with another RST_STREAM. Their header
   blocks are read all the same, and their data is credited.
+- Streams are carried by one of two lanes, ``h2`` itself or a faster one: :mod:`turbopool.transport.http2_lanes`.
 - Header blocks are read and judged by :mod:`turbopool.transport.http2_fields`; it is told that there was one.
 - What floods is counted first: :mod:`turbopool.transport.http2_conduct`.
 
@@ -17,7 +18,6 @@ from typing import NoReturn
 
 import h2.config
 import h2.connection
-import h2.events
 import h2.exceptions
 import h2.settings
 from hpack import HPACKError
@@ -27,32 +27,39 @@ from turbopool.errors import IncompleteRead, LimitExceeded, RemoteProtocolError,
 from turbopool.transport.head import Limits
 from turbopool.transport.http2_conduct import Conduct
 from turbopool.transport.http2_fields import FieldReader, FieldWriter
-from turbopool.transport.http2_state import Code, ConnectionFailure, GoAway, NotHttp2, StreamState
+from turbopool.transport.http2_lanes import Connection, FastLane, H2Lane, Lane
+from turbopool.transport.http2_state import (
+    ACK,
+    CONTINUATION,
+    DATA,
+    END_HEADERS,
+    END_STREAM,
+    FRAME_HEADER,
+    GOAWAY,
+    HEADERS,
+    LAST_ID,
+    PADDED,
+    PING,
+    PUSH_PROMISE,
+    RST_STREAM,
+    SETTINGS,
+    WINDOW_UPDATE,
+    WITH_PRIORITY,
+    Code,
+    ConnectionFailure,
+    GoAway,
+    NotHttp2,
+    StreamState,
+)
 from turbopool.transport.http2_wire import StreamRequest
 
-DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
-END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-FRAME_HEADER = 9
 MAX_FRAME = 16_384
 """Bytes of a frame's payload; we do not offer more (RFC 9113 section 6.5.2)."""
-LAST_ID = (1 << 31) - 1
 _GOAWAY_BYTES = FRAME_HEADER + 8
 _SMALL = 128
 """Bytes of data of an ended stream below which a frame is worth counting: it costs the peer next to nothing."""
-_CREDIT_SHARE = 4
-"""A window is opened again when a quarter of it has been used."""
 _FIRST_WINDOW = 65_535
 _HTTP1 = b"HTTP/1."
-_ID = 0x7FFF_FFFF
-
-
-class _Connection(h2.connection.H2Connection):
-    """The streams in ``h2`` are those of the codec, which strikes them out itself: counting them takes no search."""
-
-    @property
-    def open_outbound_streams(self) -> int:
-        """How many streams are open."""
-        return len(self.streams)
 
 
 class Http2Codec:
@@ -79,7 +86,7 @@ class Http2Codec:
         self._limits = limits
         self._options = options
         self._conduct = Conduct(now)
-        self._h2 = _Connection(h2.config.H2Configuration(
+        self._h2 = Connection(h2.config.H2Configuration(
             client_side=True, header_encoding=None, validate_outbound_headers=False, normalize_outbound_headers=False,
             validate_inbound_headers=False, normalize_inbound_headers=False,
         ))  # fmt: skip
@@ -93,12 +100,15 @@ class Http2Codec:
         self._h2.initiate_connection()
         if options.connection_window > _FIRST_WINDOW:
             self._h2.increment_flow_control_window(options.connection_window - _FIRST_WINDOW)
-        self._raw: list[bytes] = []
+        self._out = [self._h2.data_to_send()]
+        lane = FastLane if options.fast_lane else H2Lane
+        window = max(options.connection_window, _FIRST_WINDOW)
+        self._lane: Lane = lane(self._h2, self._out, window, options.stream_window)
         self._tail = b""
         self._block: bytearray | None = None
         self._block_of = self._block_flags = 0
         self.next_id = 1
-        self._owed = self._stray_owed = self._pings = 0
+        self._pings = 0
         self._now = now
         self._touched: dict[StreamState, None] = {}
         self.streams: dict[int, StreamState] = {}
@@ -115,29 +125,36 @@ class Http2Codec:
         return self.next_id > LAST_ID
 
     @property
+    def is_over(self) -> bool:
+        """Whether the good-bye has been said: nothing is written after it."""
+        return self._h2.state_machine.state is h2.connection.ConnectionState.CLOSED
+
+    @property
     def opened(self) -> int:
         """Streams opened so far."""
         return self.next_id // 2
 
     def open(self, request: StreamRequest, *, end: bool) -> tuple[StreamState, int]:
         """Begin a stream; return it, and the bytes of its header block. ``end`` says that there is no body."""
-        size = self._writer.prepare(request)
+        block = self._writer.prepare(request)
         stream_id = self.next_id
         self.next_id += 2
         stream = StreamState(stream_id, is_head=request.method == "HEAD", is_sending=not end)
-        self._h2.send_headers(stream_id, ((b":method", request.named[0][1]),), end_stream=end)
+        self._lane.open(stream, block)
         self.streams[stream_id] = stream
-        return stream, size
+        return stream, len(block)
 
     def send(self, stream: StreamState, data: memoryview | bytes, *, end: bool = False) -> int:
         """Send as much as one frame and the windows hold; return how much. The end is said with the last byte."""
+        if self.is_over:
+            return 0
         taken = min(len(data), self._h2.max_outbound_frame_size)
         if taken:
             taken = min(taken, self.window(stream))
             if not taken:
                 return 0
         is_last = end and taken == len(data)
-        self._h2.send_data(stream.stream_id, bytes(data[:taken]), end_stream=is_last)
+        self._lane.send(stream, bytes(data[:taken]), end=is_last)
         self._conduct.windows.earn(10)
         if is_last:
             stream.is_sending = False
@@ -146,12 +163,13 @@ class Http2Codec:
 
     def window(self, stream: StreamState) -> int:
         """Return how many bytes of body may be sent on a stream now."""
-        return max(0, self._h2.local_flow_control_window(stream.stream_id))
+        return max(0, self._lane.window(stream))
 
     def reset(self, stream: StreamState, code: int) -> None:
         """End a stream; what still comes of it reaches nobody."""
         if stream.stream_id in self.streams:
-            self._h2.reset_stream(stream.stream_id, code)
+            if not self.is_over and (stream.is_sending or not stream.complete):  # else both have ended it
+                self._lane.reset(stream, code)
             self._forget(stream)
 
     def disown(self, stream: StreamState) -> None:
@@ -160,32 +178,31 @@ class Http2Codec:
 
     def consume(self, stream: StreamState, size: int) -> None:
         """Open the window of a stream again: its reader has taken so many bytes."""
-        stream.owed += size
-        if stream.owed * _CREDIT_SHARE >= self._options.stream_window and stream.stream_id in self.streams:
-            self._h2.increment_flow_control_window(stream.owed, stream.stream_id)
-            stream.owed = 0
+        if stream.stream_id in self.streams and not self.is_over:
+            self._lane.consume(stream, size)
 
     def ping(self, payload: bytes) -> None:
         """Ask for a sign of life; ``payload`` has 8 bytes."""
-        self._h2.ping(payload)
-        self._pings += 1
+        if not self.is_over:
+            self._h2.ping(payload)
+            self._pings += 1
 
     def close(self, code: int = Code.NO_ERROR) -> None:
         """Say good-bye."""
-        if self._h2.state_machine.state is not h2.connection.ConnectionState.CLOSED:
+        if not self.is_over:
             self._h2.close_connection(code)
 
     def last_words(self) -> bytes:
         """Return a GOAWAY, and drop all else that was to be sent: it never was."""
         self.close()
+        self._out.clear()
         return self._h2.data_to_send()[-_GOAWAY_BYTES:]
 
     def take(self) -> bytes:
         """Return what is to be sent."""
-        data = self._h2.data_to_send()
-        if self._raw:  # first: nothing follows a GOAWAY
-            data = b"".join(self._raw) + data
-            self._raw.clear()
+        self._collect()
+        data = b"".join(self._out)
+        self._out.clear()
         return data
 
     # -- receiving -------------------------------------------------------------------------------------------
@@ -214,6 +231,9 @@ class Http2Codec:
                 at = stop
         except h2.exceptions.ProtocolError as error:
             raise ConnectionFailure(error.error_code, shorten(str(error).encode())) from error
+        except ConnectionFailure as failure:
+            self.close(failure.code)
+            raise
         self._tail = data[at:]
         return self.news()
 
@@ -231,7 +251,7 @@ class Http2Codec:
 
     def _on_frame(self, frame: bytes) -> None:
         kind, flags = frame[3], frame[4]
-        stream_id = int.from_bytes(frame[5:FRAME_HEADER]) & _ID
+        stream_id = int.from_bytes(frame[5:FRAME_HEADER]) & LAST_ID
         if self._block is not None and (kind != CONTINUATION or stream_id != self._block_of):
             self._fail(Code.PROTOCOL_ERROR, "another frame within a header block")
         if not self.is_greeted and (kind != SETTINGS or flags & ACK):
@@ -246,23 +266,27 @@ class Http2Codec:
         size = len(frame) - FRAME_HEADER
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._on_stray(frame, stream_id, counts=size < _SMALL)
-            self._credit_stray(size)
+            self._on_stray(stream_id, counts=size < _SMALL)
+            self._lane.on_stray(size)
             return
-        for event in self._h2.receive_data(frame):
-            if isinstance(event, h2.events.DataReceived):
-                self._credit(size)
-                data = event.data or b""
-                stream.received += len(data)
-                if data:
-                    stream.pieces.append(data)
-                if not flags & END_STREAM:  # else nothing follows that would need a window
-                    if not data:
-                        self._count("blanks")
-                    self.consume(stream, size - len(data))  # padding
-            elif isinstance(event, h2.events.StreamEnded):
-                stream.complete = True
+        if stream.head is None:
+            self._fail(Code.PROTOCOL_ERROR, "data before the head of a response")
         self._touched[stream] = None
+        if stream.complete:
+            self._lane.on_stray(size)
+            self._spoil(stream, RemoteProtocolError("more came after the end of the response", phase="recv"))
+            return
+        data = self._lane.on_data(stream, frame, flags)
+        if data:
+            stream.received += len(data)
+            stream.pieces.append(data)
+        if flags & END_STREAM:  # nothing follows that would need a window
+            stream.complete = True
+        else:
+            if not data:
+                self._count("blanks")
+            if len(data) != size:
+                self._lane.consume(stream, size - len(data))  # padding
         expected = stream.expected
         if expected is not None and (stream.received > expected or (stream.complete and stream.received < expected)):
             self._spoil(stream, _wrong_length(stream.received, expected))
@@ -271,7 +295,7 @@ class Http2Codec:
 
     def _on_headers(self, frame: bytes, flags: int, stream_id: int) -> None:
         if stream_id not in self.streams:
-            self._on_stray(frame, stream_id)
+            self._on_stray(stream_id)
         start = FRAME_HEADER + bool(flags & PADDED) + (5 if flags & WITH_PRIORITY else 0)  # RFC 9113 section 6.2
         stop = len(frame) - (frame[FRAME_HEADER] if flags & PADDED and len(frame) > FRAME_HEADER else 0)
         if start > stop:
@@ -296,7 +320,7 @@ class Http2Codec:
             self._on_block(block)
 
     def _on_block(self, data: bytes) -> None:
-        """Read a header block, and tell ``h2`` that there was one."""
+        """Read a header block, and tell the lane that there was one."""
         try:
             block = self._reader.read(data)
         except HPACKError as error:
@@ -313,8 +337,7 @@ class Http2Codec:
             self._spoil(stream, problem)
             return
         self._reader.tell(block.status)
-        frame_flags = END_HEADERS | (END_STREAM if ends else 0)
-        self._h2.receive_data(b"\0\0\0\1%c%b" % (frame_flags, self._block_of.to_bytes(4)))
+        self._lane.on_head(stream, ends=ends)
         stream.has_begun = True
         if block.head is not None:
             stream.head = block.head
@@ -332,6 +355,8 @@ class Http2Codec:
 
     def _judge(self, stream: StreamState, status: int, *, ends: bool) -> TurboPoolError | None:
         """Say what is wrong with a header block at this point of a stream (RFC 9113 section 8.1)."""
+        if stream.complete:
+            return RemoteProtocolError("more came after the end of the response", phase="recv")
         if stream.head is not None and (status or not ends):
             return RemoteProtocolError("the response is malformed: its trailers are none", phase="recv")
         if stream.head is None and not status:
@@ -349,31 +374,28 @@ class Http2Codec:
     def _on_reset(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._on_stray(frame, stream_id)
+            self._on_stray(stream_id)
             self._count("resets")
             return
-        for event in self._h2.receive_data(frame):
-            if isinstance(event, h2.events.StreamReset):
-                self._touched[stream] = None
-                stream.code = int(event.error_code or 0)
-                stream.refused = stream.code == Code.REFUSED_STREAM
-                self._forget(stream)
+        self._touched[stream] = None
+        stream.code = self._lane.on_reset(stream, frame)
+        stream.refused = stream.code == Code.REFUSED_STREAM
+        self._forget(stream)
 
     def _on_window(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
         self._count("windows")
         stream = self.streams.get(stream_id)
-        if stream_id and stream is None:
-            self._on_stray(frame, stream_id)
-            return
-        if stream is not None and len(frame) == FRAME_HEADER + 4 and not int.from_bytes(frame[FRAME_HEADER:]) & _ID:
-            self._spoil(stream, RemoteProtocolError("the server opened a window by nothing", phase="send"))
-            return
-        for event in self._h2.receive_data(frame):
-            if isinstance(event, h2.events.StreamReset) and stream is not None:  # beyond 2^31-1
-                stream.problem = RemoteProtocolError("the server opened a window too far", phase="send")
-                self._touched[stream] = None
-                self._forget(stream)
         self.has_room = True
+        if not stream_id:
+            self._tell(frame)
+        elif stream is None:
+            self._on_stray(stream_id)
+        elif len(frame) == FRAME_HEADER + 4 and not int.from_bytes(frame[FRAME_HEADER:]) & LAST_ID:
+            self._spoil(stream, RemoteProtocolError("the server opened a window by nothing", phase="send"))
+        elif not self._lane.on_window(stream, frame):
+            stream.problem = RemoteProtocolError("the server opened a window too far", phase="send")
+            self._touched[stream] = None
+            self._forget(stream)
 
     def _on_settings(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
         self._count("settings")
@@ -381,10 +403,11 @@ class Http2Codec:
             name, value = int.from_bytes(frame[at : at + 2]), int.from_bytes(frame[at + 2 : at + 6])
             if name == h2.settings.SettingCodes.ENABLE_PUSH and value:
                 self._fail(Code.PROTOCOL_ERROR, "a server cannot allow pushes")
-        self._h2.receive_data(frame)
+        self._tell(frame)
         if flags & ACK:
             self.is_acknowledged = True
             return
+        self._lane.on_settings()
         self.limit = min(self._h2.remote_settings.max_concurrent_streams, LAST_ID)
         self.is_greeted = self.has_room = True  # it may have opened the windows of all streams
 
@@ -394,12 +417,12 @@ class Http2Codec:
             self.pongs += 1
         else:
             self._count("pings")
-        self._h2.receive_data(frame)
+        self._tell(frame)
 
     def _on_goaway(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
         if stream_id or len(frame) < FRAME_HEADER + 8:
             self._fail(Code.PROTOCOL_ERROR, "GOAWAY that is none")
-        last_id = int.from_bytes(frame[FRAME_HEADER : FRAME_HEADER + 4]) & _ID
+        last_id = int.from_bytes(frame[FRAME_HEADER : FRAME_HEADER + 4]) & LAST_ID
         code = int.from_bytes(frame[FRAME_HEADER + 4 : FRAME_HEADER + 8])
         if self.goaway is not None:
             self._count("settings")
@@ -415,10 +438,19 @@ class Http2Codec:
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    def _on_stray(self, frame: bytes, stream_id: int, *, counts: bool = True) -> None:
+    def _tell(self, frame: bytes) -> None:
+        """Leave a frame of the connection to ``h2``, and send what it has to say in its place among the others."""
+        self._h2.receive_data(frame)
+        self._collect()
+
+    def _collect(self) -> None:
+        data = self._h2.data_to_send()
+        if data:
+            self._out.append(data)
+
+    def _on_stray(self, stream_id: int, *, counts: bool = True) -> None:
         """Let pass what is still on its way for a stream that has ended; on one that never was it is a violation."""
         if not stream_id % 2 or stream_id >= self.next_id:
-            self._h2.receive_data(frame)  # which refuses it
             self._fail(Code.PROTOCOL_ERROR, "a frame of a stream that was never opened")
         if counts:
             self._count("strays")
@@ -435,21 +467,7 @@ class Http2Codec:
 
     def _forget(self, stream: StreamState) -> None:
         self.streams.pop(stream.stream_id, None)
-        self._h2.streams.pop(stream.stream_id, None)
-
-    def _credit(self, size: int) -> None:
-        """Open the connection's window again: who reads slowly holds back its own stream alone."""
-        self._owed += size
-        if self._owed * _CREDIT_SHARE >= self._options.connection_window:
-            self._h2.increment_flow_control_window(self._owed)
-            self._owed = 0
-
-    def _credit_stray(self, size: int) -> None:
-        """Give back what ``h2`` never saw taken."""
-        self._stray_owed += size
-        if self._stray_owed * _CREDIT_SHARE >= self._options.connection_window:
-            self._raw.append(b"\0\0\4\x08\0\0\0\0\0%b" % self._stray_owed.to_bytes(4))
-            self._stray_owed = 0
+        self._lane.forget(stream)
 
     def _count(self, what: str) -> None:
         if not getattr(self._conduct, what).spend(self._now):

@@ -16,11 +16,11 @@ from turbopool.clock import NEVER
 from turbopool.errors import ReadError, RemoteProtocolError, TurboPoolError, WriteError
 from turbopool.stats import PoolKey
 from turbopool.transport.exchange import Exchange
-from turbopool.transport.http2 import LAST_ID, Http2Codec
+from turbopool.transport.http2 import Http2Codec
 from turbopool.transport.http2_link import Rider
 from turbopool.transport.http2_pulse import Pulse, Sign
 from turbopool.transport.http2_resets import Resets
-from turbopool.transport.http2_state import Code, ConnectionFailure, NotHttp2, StreamState
+from turbopool.transport.http2_state import LAST_ID, Code, ConnectionFailure, NotHttp2, StreamState
 from turbopool.transport.http2_stream import Http2Stream
 from turbopool.transport.interfaces import READ, WRITE, Channel, Reactor
 from turbopool.transport.landlord import ConnectionSettings, Ending, SharedLandlord, expiry
@@ -256,6 +256,7 @@ class Http2Connection:
             self._on_other_protocol(failure)
             return False
         except ConnectionFailure as failure:
+            self.retire()  # or what is released now would be lent again
             self._on_news(self.codec.news())
             self._on_violation(failure)
             return False
@@ -320,8 +321,8 @@ class Http2Connection:
     # -- resets, and signs of life ---------------------------------------------------------------------------
 
     def reset(self, state: StreamState, code: int) -> None:
-        """End a stream before its time."""
-        if not self._closed:
+        """End a stream before its time, unless it has ended by itself."""
+        if state.stream_id in self.codec.streams and not self._closed:
             self._resets.end(state, code, self.reactor.now)
             self._wake_at(self._next_due())
             self._flush_at_end()
@@ -426,7 +427,7 @@ class Http2Connection:
             self._on_write_error(error)
             return
         if not self._outbox and self._blocked and self._go_on():
-            self._flush_at_end()
+            self.reactor.post(self._flush_at_end, self.on_crash)  # in the next turn: it may be a large body
 
     def _write(self) -> None:
         outbox = self._outbox
@@ -439,12 +440,18 @@ class Http2Connection:
         self._watch(READ if self._channel.flush() and not outbox else READ | WRITE)
 
     def _go_on(self) -> bool:
-        """Let those write who waited for room, in turn; return whether any could."""
+        """Let those write who waited for room, in turn; return whether any could. Who could is the last next time."""
         waiting, self._blocked = self._blocked, {}
-        before = sum(stream.written for stream in waiting)
+        served = []
         for stream in waiting:
+            before = stream.written
             stream.go_on()
-        return sum(stream.written for stream in waiting) > before
+            if stream.written > before:
+                served.append(stream)
+        for stream in served:
+            if stream in self._blocked:
+                self.wait_for_room(stream)
+        return bool(served)
 
     def _watch(self, mask: int) -> None:
         if self._watched != mask:

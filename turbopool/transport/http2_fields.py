@@ -72,10 +72,10 @@ class FieldWriter(Encoder):
         self._known: dict[tuple[Field, ...], bytes] = {}
         self._known_at = 0
 
-    def prepare(self, request: StreamRequest) -> int:
-        """Lay the block of a request ready; return its size in bytes."""
+    def prepare(self, request: StreamRequest) -> bytes:
+        """Lay the block of a request ready, and return it."""
         self._ready = self._write(request.named) + request.path + self._write(request.steady) + request.literals
-        return len(self._ready)
+        return self._ready
 
     def encode(self, headers: Any, huffman: bool = True) -> bytes:  # noqa: ARG002, FBT001, FBT002, ANN401  # hpack's own
         """Return the block that was laid ready. Called by ``h2``."""

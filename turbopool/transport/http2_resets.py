@@ -45,9 +45,7 @@ class Resets:
         return self._unasked > 0
 
     def end(self, state: StreamState, code: int, now: float) -> None:
-        """Reset a stream, or let it run out."""
-        if state.stream_id not in self._codec.streams:
-            return
+        """Reset a stream that has not ended, or let it run out."""
         if self._ration.spend(now):
             self._reset(state, code)
         else:

@@ -11,6 +11,11 @@ from turbopool.transport.head import Field, ResponseHead
 
 Code = h2.errors.ErrorCodes
 
+DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
+END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
+FRAME_HEADER = 9
+LAST_ID = (1 << 31) - 1
+
 
 class ConnectionFailure(Exception):  # a fact for the driver, never seen by a caller
     """The peer broke the protocol, or what we put up with; a GOAWAY that says so is ready to be sent."""
@@ -48,12 +53,13 @@ class StreamState:
         refused: whether the peer says that it has not been looked at, by RST_STREAM or by GOAWAY.
         problem: why it cannot go on, if that was found here; it has been reset then.
         is_sending: whether its request has not been sent to its end.
-        expected, informational, owed: the codec's own: bytes promised, 1xx answers so far, bytes read and not credited.
+        expected, informational: the codec's own: bytes promised, 1xx answers so far.
+        in_window, out_window, owed: the lane's own: bytes that may come and go, bytes read and not credited.
     """
 
     __slots__ = (
-        "code", "complete", "expected", "has_begun", "head", "informational", "is_head", "is_sending", "owed", "pieces",
-        "problem", "received", "refused", "stream_id", "trailers",
+        "code", "complete", "expected", "has_begun", "head", "in_window", "informational", "is_head", "is_sending",
+        "out_window", "owed", "pieces", "problem", "received", "refused", "stream_id", "trailers",
     )  # fmt: skip
 
     def __init__(self, stream_id: int, *, is_head: bool, is_sending: bool) -> None:
@@ -69,4 +75,4 @@ class StreamState:
         self.problem: TurboPoolError | None = None
         self.expected: int | None = None
         self.informational = 0
-        self.owed = 0
+        self.in_window = self.out_window = self.owed = 0
