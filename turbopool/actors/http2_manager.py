@@ -6,10 +6,15 @@ lent; what the server says of it later comes as a call, on the same thread, and 
 
 from __future__ import annotations
 
+import errno
+
+from turbopool.actors import refusals
 from turbopool.actors.messages import Lowered
+from turbopool.actors.recovery import Verdict
+from turbopool.actors.spoken import REMEMBERED_FOR
 from turbopool.actors.stream_ledger import StreamLedger
 from turbopool.actors.tcp_manager import TcpConnectionManagerActor
-from turbopool.errors import TurboPoolError, UnsupportedVersion
+from turbopool.errors import ConnectError, TurboPoolError, UnsupportedVersion
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.http2_connection import Http2Connection
 from turbopool.transport.interfaces import Channel, Dial
@@ -23,12 +28,19 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
     """Owns the connections of one HTTP/2 key."""
 
     _is_serving = False
+    _lacks_until = 0.0
 
     @property
     def _books(self) -> StreamLedger[Http2Connection, Dial, Exchange]:
         books = self._ledger
         assert isinstance(books, StreamLedger)  # noqa: S101  # the pool of an HTTP/2 key has this kind
         return books
+
+    def _on_lease(self, lessee: Exchange) -> None:
+        if lessee.may_lower and self._dispatcher.now < self._lacks_until and not (lessee.done or self._draining):
+            self._lower([lessee], None, None)  # it was on its way while the server was found out
+        else:
+            super()._on_lease(lessee)
 
     def _grant_idle(self, lessee: Exchange) -> bool:
         """Lend a stream, if a connection has room and nobody else waits for it."""
@@ -134,7 +146,25 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
         """Lend no more of a connection, and open another for those who wait. Called by the connection."""
         self._room.roused(connection)
         self._books.retire(connection)
+        self._note_unused(connection, None)
         self._dialing.begin()
+
+    def on_lost(self, connection: Lendable, error: Exception | None) -> None:
+        """Strike out a connection that is gone. Called by the connection."""
+        self._note_unused(connection, error)
+        super().on_lost(connection, error)
+
+    def _note_unused(self, connection: Lendable, error: Exception | None) -> None:
+        """Count a connection that ends before it has carried anything, and for which somebody waits, as not made."""
+        if connection.requests or not self._books.queued:
+            return
+        problem = ConnectError("the server hung up at once", origin=self._pool.key.origin, phase="connect",
+                               may_retry=True, errno=errno.ECONNRESET)  # fmt: skip
+        problem.__cause__ = error
+        verdict = self._recovery.dial_failed(connection, problem, self._dispatcher.now)
+        if verdict is Verdict.SHARE and not self._books.open:
+            for lessee in self._books.empty_queue():
+                lessee.refused(refusals.not_dialed(self._pool, problem))
 
     def on_lowered(self, connection: Http2Connection, lessees: list[Exchange], error: TurboPoolError) -> None:
         """Give requests to the manager of HTTP/1.1, which the server wants. Called by the connection."""
@@ -143,13 +173,15 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
                 self._books.release(connection, lessee)
         if connection.is_retired:
             self._books.retire(connection)
-        elif connection in self._books.idle:
-            self._rest(connection)
         queue = [*self._books.returned, *self._books.waiting]
         queue = [lessee for lessee in queue if lessee.may_lower or connection.is_closed]
         for lessee in queue:
             self._books.withdraw(lessee)
         self._lower([*lessees, *queue], None, error)
+        self._serve()
+        if connection in self._books.idle:
+            self._rest(connection)
+        self._dialing.begin()
 
     # -- told by the dialing part ----------------------------------------------------------------------------
 
@@ -159,9 +191,11 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
         if pool.key.scheme == "https" and channel.version != HTTP2:
             self._lower(self._ledger.empty_queue(), channel, None)
             return None
-        return Http2Connection(
-            channel, pool.key, self._dispatcher, self, pool.settings.connection, assumed=self._books.streams
-        )
+        settings = pool.settings.connection
+        assumed = self._books.streams
+        if self._draining or settings.lifetime == 0:  # it would be closed before the server can say that it takes one
+            assumed = max(1, assumed)
+        return Http2Connection(channel, pool.key, self._dispatcher, self, settings, assumed=assumed)
 
     def on_connected(self, connection: Lendable, lessee: Exchange | None) -> None:
         """Lend a new connection's streams, first to those who need a fresh one."""
@@ -174,10 +208,12 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
                 break
         if connection.is_retired:
             books.retire(connection)
-        elif connection in books.idle:
+        self._serve()  # who needed a fresh one, if no further one is allowed
+        if connection in books.idle:
             self._rest(connection)
 
     def _lower(self, lessees: list[Exchange], channel: Channel | None, error: TurboPoolError | None) -> None:
+        self._lacks_until = self._dispatcher.now + REMEMBERED_FOR
         going = []
         for lessee in lessees:
             if error is not None and not lessee.rewindable:
@@ -187,7 +223,8 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
                 lessee.lower()
                 going.append(lessee)
             else:
-                lessee.fail(self._unsupported(error).with_(request_sent=lessee.was_sent))  # and not processed
+                processed = "maybe" if lessee.resent else "no"  # by an attempt before
+                lessee.fail(self._unsupported(error).with_(request_sent=lessee.was_sent, processed=processed))
         self._tell_supervisor(Lowered(self._pool.key, "1.1", tuple(going), channel))
 
     def _unsupported(self, cause: TurboPoolError | None) -> UnsupportedVersion:

@@ -43,10 +43,14 @@ class Abandon:
 
 @dataclass(frozen=True, slots=True)
 class AbandonAll:
-    """Cancel all requests of a handle; the supervisor sees to it that ``done`` is set afterwards."""
+    """Cancel all requests of a handle; the supervisor sees to it that ``done`` is set afterwards.
+
+    It goes round twice: the first time, some may be on their way from one version's manager to another's.
+    """
 
     owner: object
     done: threading.Event
+    is_last: bool = False
 
 
 @dataclass(frozen=True, slots=True)

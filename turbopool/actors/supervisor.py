@@ -87,7 +87,10 @@ class SupervisorActor(DispatchedActor):
                 self._on_abandon(message)
             case AbandonAll():
                 self._tell_all(message)
-                self.actor_ref.tell(Acknowledge(message.done))
+                done = message.done
+                self.actor_ref.tell(
+                    Acknowledge(done) if message.is_last else AbandonAll(message.owner, done, is_last=True)
+                )
             case Acknowledge():
                 message.done.set()
             case WarmUp():

@@ -286,8 +286,10 @@ class TcpConnectionManagerActor(DispatchedActor):
         """Go on with requests, and the connection, that another version's manager had to give up."""
         channel = message.channel
         for lessee in message.lessees:
-            if not lessee.done:
-                lessee.tally = self._pool
+            if lessee.done:
+                continue
+            lessee.tally = self._pool
+            if not self._grant_idle(lessee):
                 self._ledger.enqueue(lessee)
                 self._expiry.arm(min(self._expiry.due, lessee.queue_deadline))
         if channel is not None and (self._ledger.is_full or not self._room.take()):

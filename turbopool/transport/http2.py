@@ -139,6 +139,7 @@ class Http2Codec:
         block = self._writer.prepare(request)
         stream_id = self.next_id
         self.next_id += 2
+        self._conduct.resets.earn(1)
         stream = StreamState(stream_id, is_head=request.method == "HEAD", is_sending=not end)
         self._lane.open(stream, block)
         self.streams[stream_id] = stream
@@ -148,7 +149,7 @@ class Http2Codec:
         """Send as much as one frame and the windows hold; return how much. The end is said with the last byte."""
         if self.is_over:
             return 0
-        taken = min(len(data), self._h2.max_outbound_frame_size)
+        taken = min(len(data), MAX_FRAME, self._h2.max_outbound_frame_size)  # no larger, or others wait
         if taken:
             taken = min(taken, self.window(stream))
             if not taken:
@@ -330,6 +331,7 @@ class Http2Codec:
         if stream is None:
             return
         self._touched[stream] = None
+        stream.has_begun = True
         problem, ends = block.problem, bool(self._block_flags & END_STREAM)
         if problem is None:
             problem = self._judge(stream, block.status, ends=ends)
@@ -338,7 +340,6 @@ class Http2Codec:
             return
         self._reader.tell(block.status)
         self._lane.on_head(stream, ends=ends)
-        stream.has_begun = True
         if block.head is not None:
             stream.head = block.head
             has_no_body = stream.is_head or block.status in (204, 304)
@@ -379,7 +380,7 @@ class Http2Codec:
             return
         self._touched[stream] = None
         stream.code = self._lane.on_reset(stream, frame)
-        stream.refused = stream.code == Code.REFUSED_STREAM
+        stream.refused = stream.code == Code.REFUSED_STREAM and not stream.has_begun
         self._forget(stream)
 
     def _on_window(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
@@ -429,7 +430,7 @@ class Http2Codec:
             last_id = min(last_id, self.goaway.last_id)
         self.goaway = GoAway(last_id, code, frame[FRAME_HEADER + 8 :])
         for stream in [stream for stream in self.streams.values() if stream.stream_id > last_id]:
-            stream.refused, stream.code = True, code
+            stream.refused, stream.code = not stream.has_begun, code
             self._touched[stream] = None
             self._forget(stream)
 

@@ -41,7 +41,8 @@ class Conduct:
 
     Attributes:
         pings, settings: each of them asks for an answer.
-        resets: RST_STREAM for streams that had ended before.
+        resets: RST_STREAM for streams that had ended before; a server that answers before it has read the request ends
+            each of them so, and every stream is a reason for one.
         blanks: DATA without data, and without an end.
         windows: WINDOW_UPDATE; every DATA we send is a reason for some.
         strays: frames of streams that were cancelled, of priorities, and of kinds that nobody knows.

@@ -536,5 +536,5 @@ class Http2Connection:
         if any(not stream.state.has_begun for stream in streams):
             self._landlord.on_broken(self, error)
         for stream in streams:
-            stream.lose(error)
+            stream.lose(error, by_excess=code == Code.ENHANCE_YOUR_CALM)
         self._landlord.on_lost(self, error)

@@ -49,7 +49,7 @@ class Rider(Protocol):
         """End the exchange with an error."""
         ...
 
-    def lose(self, error: TurboPoolError) -> None:
+    def lose(self, error: TurboPoolError, *, by_excess: bool = False) -> None:
         """Learn that the connection died."""
         ...
 

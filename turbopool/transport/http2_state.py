@@ -50,7 +50,7 @@ class StreamState:
         complete: whether the response is whole.
         trailers: fields after the body.
         code: of the RST_STREAM that ended it, or None.
-        refused: whether the peer says that it has not been looked at, by RST_STREAM or by GOAWAY.
+        refused: whether the peer says that it has not been looked at, by RST_STREAM or by GOAWAY, and has not answered.
         problem: why it cannot go on, if that was found here; it has been reset then.
         is_sending: whether its request has not been sent to its end.
         expected, informational: the codec's own: bytes promised, 1xx answers so far.

@@ -297,8 +297,11 @@ class Http2Stream:
         if self._body is not None:
             self._body.finish(error)
 
-    def lose(self, error: TurboPoolError) -> None:
-        """Learn that the connection died: the request goes back to the queue if it may be sent again."""
+    def lose(self, error: TurboPoolError, *, by_excess: bool = False) -> None:
+        """Learn that the connection died: the request goes back to the queue if it may be sent again.
+
+        One to which the server may have answered ``by_excess``, of whatever it was, would be answered so again.
+        """
         exchange, link, state = self.exchange, self._link, self.state
         self._stop_sending()  # first, so that a body is drawn from already, or never
         sent = self.is_flushed
@@ -306,7 +309,7 @@ class Http2Stream:
             sent=sent,
             answered=state.has_begun,
             proven_server=link.has_proven,
-            idempotent=exchange.wire.idempotent,
+            idempotent=exchange.wire.idempotent and not by_excess,
             rewindable=exchange.rewindable,
             replays=(0 if link.has_answered else exchange.replays) if not sent else exchange.resent,
         )

@@ -47,7 +47,12 @@ class Outbox:
         """
         pending, sent = self._pending, False
         while pending:
-            taken = self._channel.send(pending[0])
+            try:
+                taken = self._channel.send(pending[0])
+            except OSError:
+                if sent:
+                    break  # whoever sends or reads next learns what broke
+                raise
             sent = sent or taken > 0
             self._size -= taken
             if taken < len(pending[0]):
