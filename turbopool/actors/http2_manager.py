@@ -105,7 +105,6 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
         assert isinstance(connection, Http2Connection)  # noqa: S101  # this manager has no others
         if not books.has_lent(connection, lessee):
             return
-        is_news = not connection.is_closed and self._note_answer(connection)
         books.release(connection, lessee)
         if connection.is_retired:
             books.retire(connection)
@@ -113,9 +112,14 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
             self._serve()
         if connection in books.idle:
             self._rest(connection)
-        if is_news or books.wants_dial:
+        if books.wants_dial:
             self._dialing.begin()
         self._end_if_empty()
+
+    def on_answered(self, connection: Lendable) -> None:
+        """Learn that a response has begun. Called by the connection."""
+        if self._note_answer(connection):
+            self._dialing.begin()
 
     def on_returned(self, connection: Lendable, lessee: Exchange, error: TurboPoolError) -> None:
         """Send a request again, or fail it if the budget for that is spent. Called by the connection."""

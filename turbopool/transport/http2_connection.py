@@ -461,10 +461,9 @@ class Http2Connection:
     # -- what becomes of an exchange -------------------------------------------------------------------------
 
     def on_begun(self) -> None:
-        """Learn that a response has begun; the first one tells that the server works."""
-        if not self.has_answered:
-            self.has_answered = True
-            self._landlord.on_answered(self)
+        """Learn that a response has begun."""
+        self.has_answered = True
+        self._landlord.on_answered(self)
 
     def on_ended(self, stream: Rider) -> None:
         """Take an exchange off, and tell the landlord."""
