@@ -198,7 +198,7 @@ class Client:
         if url is None:
             msg = "no URL was given"
             raise InvalidRequest(msg, advice="pass a method and a URL, or a Request")
-        if not parts:
+        if not parts or not any(part is not None for part in parts.values()):
             return self._defaults.plain(request, url)
         return self._defaults.prepare(Request(request, url, **parts))
 

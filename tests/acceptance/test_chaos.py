@@ -35,6 +35,7 @@ def test_nobody_is_harmed_who_need_not_be_while_nginx_is_reloaded_killed_and_res
     assert (run.returncode, run.stderr) == (0, ""), run.stdout
     facts = json.loads(report.read_text("utf-8"))
     assert set(facts["asserted"].values()) == {0}
+    assert facts["versions"] == ["1.1", "2"]
     assert set(facts["deeds"]) == {"reload", "kill", "graceful stop", "stop"}
     assert facts["requests"] > 10_000
     assert facts["responses"] > facts["requests"] / 2

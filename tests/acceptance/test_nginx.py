@@ -24,7 +24,7 @@ BOUND = 30.0
 """Seconds nothing here may take; a hang ends as an error."""
 
 
-def run_threads(count: int, task: Callable[[int], object]) -> None:
+def run_threads(count: int, task: Callable[[int], object], patience: float = BOUND) -> None:
     """Call ``task`` with 0, 1, 2, ... on as many threads that all begin at once; raise what one of them raised."""
     begin = threading.Barrier(count)
 
@@ -34,7 +34,7 @@ def run_threads(count: int, task: Callable[[int], object]) -> None:
 
     with ThreadPoolExecutor(count) as threads:
         for done in [threads.submit(run, number) for number in range(count)]:
-            done.result(BOUND)
+            done.result(patience)
 
 
 # -- how many connections ------------------------------------------------------------------------------------

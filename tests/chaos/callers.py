@@ -112,7 +112,10 @@ class Caller(threading.Thread):
         """Use a client of one's own, and dispose of it while it is at work: nothing may be left open."""
         with Client() as client:
             orders = [self._deck.draw() for _ in range(_BATCH)]
-            futures = [client.send_async(order.method, order.url, content=order.content) for order in orders]
+            futures = [
+                client.send_async(order.method, order.url, content=order.content, http_version=order.version)
+                for order in orders
+            ]
             client.dispose(self._rng.choice([0.0, 0.05, 1.0]), queued=self._rng.choice(["finish", "fail"]))
         self.record.visits += 1
         for order, future in zip(orders, futures, strict=True):

@@ -34,6 +34,8 @@ class Target(NamedTuple):
     name: str
     client: Client
     url: str
+    version: str
+    """Of HTTP, that it is asked in and must answer in."""
 
 
 @dataclass(slots=True)
@@ -43,6 +45,7 @@ class Order:
     method: str
     client: Client
     url: str
+    version: str
     nonce: int
     timeout: float
     content: bytes | BinaryIO | Generator[bytes, None, None] | None
@@ -116,8 +119,9 @@ class Deck:
     def _order(self, method: str, target: Target, path: str, timeout: float = 0.0) -> Order:
         nonce = next(self._nonces)
         return Order(
-            method=method, client=target.client, url=f"{target.url}{path}?nonce={nonce}", nonce=nonce, timeout=timeout,
-            content=None, expected=Body.of(b"%d" % nonce), cancel_after=None, began=time.monotonic(),
+            method=method, client=target.client, url=f"{target.url}{path}?nonce={nonce}", version=target.version,
+            nonce=nonce, timeout=timeout, content=None, expected=Body.of(b"%d" % nonce), cancel_after=None,
+            began=time.monotonic(),
         )  # fmt: skip
 
     def _timeout(self) -> float:
@@ -133,6 +137,8 @@ def check_head(order: Order, response: Response, record: Record) -> None:
     nonce = response.headers.get("x-nonce")
     if nonce != str(order.nonce):
         record.violate(Rule.NONCE, f"{nonce} for {order.what}")
+    if response.http_version != f"HTTP/{order.version}":
+        record.violate(Rule.VERSION, f"{response.http_version} for {order.what}")
 
 
 def check_body(order: Order, response: Response, body: Body, record: Record) -> None:

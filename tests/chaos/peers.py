@@ -1,6 +1,6 @@
-"""The tally that counts POSTs as they arrive, and a proxy that spoils connections: a process of its own.
+"""The tally that counts POSTs as they arrive, and proxies that spoil connections: a process of its own.
 
-It says the proxy's port in a line of its own, spoils until it is told ``calm`` on stdin, answers with the proxy's
+It says the proxies' ports in a line of its own, spoils until it is told ``calm`` on stdin, answers with the proxies'
 counters, and ends with its stdin.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -100,18 +101,21 @@ class Rogue(threading.Thread):
         )
 
 
-async def _run(socket: Path, log: Path, port: int, seed: int) -> None:
+async def _run(socket: Path, log: Path, ports: list[int], seed: int) -> None:
     loop = asyncio.get_running_loop()
     server = await asyncio.start_unix_server(Tally(log).serve, socket, backlog=_BACKLOG)
     async with server:
-        with ChaosProxy(("127.0.0.1", port)) as proxy:
-            rogue = Rogue(proxy, seed)
-            rogue.start()
-            _say(proxy.port)
+        with contextlib.ExitStack() as stack:
+            proxies = [stack.enter_context(ChaosProxy(("127.0.0.1", port))) for port in ports]
+            rogues = [Rogue(proxy, seed + number) for number, proxy in enumerate(proxies)]
+            for rogue in rogues:
+                rogue.start()
+            _say([proxy.port for proxy in proxies])
             await loop.run_in_executor(None, sys.stdin.readline)
-            await loop.run_in_executor(None, rogue.calm)
-            counters = proxy.counters
-            _say({"connections": counters.connections, "cuts": counters.cuts, "stalls": counters.stalls})
+            for rogue in rogues:
+                await loop.run_in_executor(None, rogue.calm)
+            names = ("connections", "cuts", "stalls")
+            _say({name: sum(getattr(proxy.counters, name) for proxy in proxies) for name in names})
             await loop.run_in_executor(None, sys.stdin.readline)
 
 
@@ -125,10 +129,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--socket", type=Path, required=True)
     parser.add_argument("--log", type=Path, required=True)
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--ports", type=int, nargs="+", required=True)
     parser.add_argument("--seed", type=int, required=True)
     arguments = parser.parse_args()
-    asyncio.run(_run(arguments.socket, arguments.log, arguments.port, arguments.seed))
+    asyncio.run(_run(arguments.socket, arguments.log, arguments.ports, arguments.seed))
 
 
 if __name__ == "__main__":

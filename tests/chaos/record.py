@@ -35,6 +35,7 @@ class Rule(StrEnum):
     UNDOCUMENTED = "errors that are no TurboPoolError, or without processed"
     UNASKED = "cancelled though nobody cancelled"
     STATUS = "unexpected status codes"
+    VERSION = "answers in another version of HTTP"
     NEEDLESS = "failed by a lost connection though nothing was sent"
     UNREPLAYED = "GETs that failed at their first attempt, unanswered"
     MISSED = "requests that the pools' counters miss"

@@ -23,6 +23,7 @@ def figures(found: Findings) -> dict[str, Any]:
     return {
         "seconds": found.seconds,
         "seed": found.seed,
+        "versions": list(found.versions),
         "requests": record.outcomes.total(),
         "responses": sum(count for outcome, count in outcomes if outcome.kind == OK),
         "cancelled": sum(count for outcome, count in outcomes if outcome.kind == CANCELLED),
@@ -54,6 +55,7 @@ def _summary(facts: dict[str, Any]) -> str:
     deeds = ", ".join(f"{name} {count}" for name, count in sorted(facts["deeds"].items()))
     rows = [
         ("threads, seconds of chaos, seed", f"{THREADS}, {facts['seconds']:g}, {facts['seed']}"),
+        ("versions of HTTP", " and ".join(facts["versions"])),
         ("where", f"Python {platform.python_version()}, {os.cpu_count()} cores, {time.strftime('%Y-%m-%d')}"),
         ("what nginx suffered", f"{deeds}; down for {facts['down_seconds']:.0f} s in all"),
         ("what the proxy did", ", ".join(f"{name} {count:,}" for name, count in proxy.items())),

@@ -7,6 +7,8 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ from tests.chaos.verdict import Sightings, judge_memory
 from tests.leaks import Held, wait_for_return_to
 from tests.servers.certs import Authority
 from tests.waiting import eventually
-from turbopool import Client, ClientFactory, Http1Options, ReconnectOptions
+from turbopool import Client, ClientFactory, Http1Options, Http2Options, ReconnectOptions
 
 _LONGEST_REQUEST = 30.0
 _JOIN_SECONDS = _LONGEST_REQUEST + GRACE + 30.0
@@ -38,6 +40,7 @@ class Findings:
     seconds: float
     """Of chaos; the calm after it not counted."""
     seed: int
+    versions: Sequence[str]
     record: Record
     deeds: Counter[str]
     down_seconds: float
@@ -47,7 +50,7 @@ class Findings:
     """MiB, once a second."""
 
 
-def run(folder: Path, seconds: float, rate: float, seed: int) -> Findings:
+def run(folder: Path, seconds: float, rate: float, seed: int, versions: Sequence[str]) -> Findings:
     """Run; what was broken stands in the record.
 
     Args:
@@ -55,20 +58,24 @@ def run(folder: Path, seconds: float, rate: float, seed: int) -> Findings:
         seconds: of chaos.
         rate: requests a second, of all threads together.
         seed: of all choices.
+        versions: of HTTP, in which the callers ask; a server for each.
     """
     (folder / "ca").mkdir()
     (folder / "nginx").mkdir()
     authority = Authority(folder / "ca")
     nginx = ChaosNginx(folder / "nginx", authority, random.Random(seed))  # noqa: S311 - not a secret
     with nginx, Peers(nginx, seed) as peers:
-        return _Run(nginx, peers, authority, rate, seed).run(seconds)
+        return _Run(nginx, peers, authority, rate, seed, versions).run(seconds)
 
 
 class _Run:
     """The client's side of a run, while the servers stand."""
 
-    def __init__(self, nginx: ChaosNginx, peers: Peers, authority: Authority, rate: float, seed: int) -> None:
+    def __init__(
+        self, nginx: ChaosNginx, peers: Peers, authority: Authority, rate: float, seed: int, versions: Sequence[str]
+    ) -> None:
         self._nginx = nginx
+        self._versions = versions
         self._peers = peers
         self._authority = authority
         self._rate = rate
@@ -88,29 +95,41 @@ class _Run:
         Sightings.read(self._nginx.log_file, self._nginx.tally_file, Deck.drawn()).judge(self._record)
         judge_memory(self._record, memory)
         return Findings(
-            seconds=seconds, seed=self._seed, record=self._record, deeds=monkey.deeds,
+            seconds=seconds, seed=self._seed, versions=self._versions, record=self._record, deeds=monkey.deeds,
             down_seconds=monkey.down_seconds, proxy=proxy, pools=pools, memory=memory.samples,
         )  # fmt: skip
 
     def _with_clients(self, seconds: float, monkey: Monkey) -> tuple[dict[str, dict[str, Any]], dict[str, int]]:
-        nginx = self._nginx
-        with ClientFactory() as factory, Client() as lone:
-            http1 = Http1Options(max_connections_per_server=8)
-            factory.add("plain", http1=http1, max_total_connections=18)
-            verify = str(self._authority.ca_file)
-            soon = ReconnectOptions(wait=wait_fixed(0.2), stop=stop_after_attempt(4))  # outages last longer
-            factory.add("secure", verify=verify, reconnect=soon, connection_lifetime=5.0, idle_timeout=0.1)
-            plain, secure = factory.create_client("plain"), factory.create_client("secure")
+        with ClientFactory() as factory, ExitStack() as lone:
             targets = [
-                Target("plain", plain, nginx.url),
-                Target("few requests a connection", plain, nginx.few_url),
-                Target("short keep-alive", plain, nginx.impatient_url),
-                Target("TLS", secure, nginx.tls_url),
-                Target("spoiling proxy", lone, self._peers.proxy_url),
+                target
+                for version in self._versions
+                for target in self._targets(version, factory, lone.enter_context(Client(http_version=version)))
             ]
             proxy = self._send(targets, seconds, monkey)
             self._wait_for_rest(targets)
             return {target.name: self._figures(target) for target in targets}, proxy
+
+    def _targets(self, version: str, factory: ClientFactory, lone: Client) -> list[Target]:
+        urls, mark = self._nginx.urls[version], f"HTTP/{version}"
+        factory.add(
+            f"plain {mark}", http_version=version, http1=Http1Options(max_connections_per_server=8),
+            http2=Http2Options(max_connections_per_server=3, max_concurrent_streams=8), max_total_connections=18,
+        )  # fmt: skip
+        verify = str(self._authority.ca_file)
+        soon = ReconnectOptions(wait=wait_fixed(0.2), stop=stop_after_attempt(4))  # outages last longer
+        factory.add(
+            f"secure {mark}", http_version=version, verify=verify, reconnect=soon, connection_lifetime=5.0,
+            idle_timeout=0.1,
+        )  # fmt: skip
+        plain, secure = factory.create_client(f"plain {mark}"), factory.create_client(f"secure {mark}")
+        return [
+            Target(f"{mark} plain", plain, urls.plain, version),
+            Target(f"{mark} few requests a connection", plain, urls.few, version),
+            Target(f"{mark} short keep-alive", plain, urls.impatient, version),
+            Target(f"{mark} TLS", secure, urls.tls, version),
+            Target(f"{mark} spoiling proxy", lone, self._peers.proxy_urls[version], version),
+        ]
 
     def _send(self, targets: list[Target], seconds: float, monkey: Monkey) -> dict[str, int]:
         """Let the callers call, first amid chaos, then in calm."""
@@ -147,7 +166,8 @@ class _Run:
 
     def _figures(self, target: Target) -> dict[str, Any]:
         port = int(target.url.rpartition(":")[2])
-        (stats,) = (stats for key, stats in target.client.stats().pools.items() if key.port == port)
+        pools = target.client.stats().pools
+        (stats,) = (stats for key, stats in pools.items() if (key.port, key.version) == (port, target.version))
         return asdict(stats) | {"lost": self._record.lost[target.url]}
 
     def _compare_counts(self, pools: dict[str, dict[str, Any]]) -> None:

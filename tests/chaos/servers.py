@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from tests.servers.certs import Authority
-from tests.servers.nginx import Nginx
+from tests.servers.nginx import Nginx, free_ports
 
 ROOT = Path(__file__).parents[2]
 _HERE = Path(__file__).parent
@@ -33,10 +33,20 @@ class Body(NamedTuple):
         return cls(len(content), zlib.crc32(content))
 
 
+class Urls(NamedTuple):
+    """Where one version of HTTP is spoken."""
+
+    plain: str
+    few: str
+    impatient: str
+    tls: str
+
+
 class ChaosNginx(Nginx):
     """An nginx that echoes nonces and serves random files.
 
     Attributes:
+        urls: its servers, by the version they speak.
         bodies: the files, by name, below /files/, /chunked/, /gzip/ and /slow/.
         log_file: a line for each finished request: method and nonce.
         tally_file: a line for each request that reached the tally, the same.
@@ -49,6 +59,7 @@ class ChaosNginx(Nginx):
         self.tally_file = folder / "tally.log"
         self.tally_socket = folder / "tally.sock"
         self.bodies: dict[str, Body] = {}
+        self.urls: dict[str, Urls] = {}
         self._rng = rng
         super().__init__(folder, authority)
 
@@ -68,12 +79,14 @@ class ChaosNginx(Nginx):
         for name, content in contents.items():
             (files / name).write_bytes(content)
             self.bodies[name] = Body.of(content)
+        ports = (self.port, self.few_port, self.impatient_port, self.tls_port)
+        h2_ports = tuple(port for port in free_ports(8) if port not in ports)[:4]
+        self.urls = {"1.1": _urls(*ports), "2": _urls(*h2_ports)}
+        names = ("PORT", "FEW_PORT", "IMPATIENT_PORT", "TLS_PORT")
         values = {
+            **{f"H2_{name}": port for name, port in zip(names, h2_ports, strict=True)},
+            **dict(zip(names, ports, strict=True)),
             "USER": "user root;" if os.geteuid() == 0 else "",  # else its workers cannot enter the folder
-            "PORT": self.port,
-            "TLS_PORT": self.tls_port,
-            "FEW_PORT": self.few_port,
-            "IMPATIENT_PORT": self.impatient_port,
             "CERTIFICATE": authority.server_file(),
             "TALLY": self.tally_socket,
         }
@@ -88,12 +101,15 @@ class Peers:
     """The process of :mod:`tests.chaos.peers`, from ``__enter__`` to ``__exit__``."""
 
     def __init__(self, nginx: ChaosNginx, seed: int) -> None:
+        ports = (urls.plain.rpartition(":")[2] for urls in nginx.urls.values())
         self._command = [
             sys.executable, "-m", "tests.chaos.peers", "--socket", str(nginx.tally_socket),
-            "--log", str(nginx.tally_file), "--port", str(nginx.port), "--seed", str(seed),
+            "--log", str(nginx.tally_file), "--seed", str(seed), "--ports", *ports,
         ]  # fmt: skip
+        self._versions = list(nginx.urls)
         self._process: subprocess.Popen[str]
-        self.proxy_url = ""
+        self.proxy_urls: dict[str, str] = {}
+        """Of the proxy before nginx's plain server, by version."""
 
     def calm(self) -> dict[str, int]:
         """Spoil nothing from now on; returns what the proxy did until now."""
@@ -104,7 +120,8 @@ class Peers:
         self._process = subprocess.Popen(
             self._command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
         )
-        self.proxy_url = f"http://127.0.0.1:{int(self._tell(''))}"
+        ports: list[int] = json.loads(self._tell(""))
+        self.proxy_urls = {version: _url(port) for version, port in zip(self._versions, ports, strict=True)}
         return self
 
     def __exit__(
@@ -124,3 +141,11 @@ class Peers:
         answer = self._process.stdout.readline()
         assert answer, "the peers' process ended"
         return answer
+
+
+def _url(port: int, scheme: str = "http") -> str:
+    return f"{scheme}://127.0.0.1:{port}"
+
+
+def _urls(plain: int, few: int, impatient: int, tls: int) -> Urls:
+    return Urls(_url(plain), _url(few), _url(impatient), _url(tls, "https"))

@@ -243,13 +243,17 @@ def _state(pid: int) -> str:
         return "X"
 
 
+_given: set[int] = set()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on, and that no client gets."""
+    """Ports that nothing listens on, that no client gets, and that were never given out here before."""
     found: list[int] = []
     while len(found) < count:
         port = random.choice(_OWN_PORTS)  # noqa: S311 - not a secret
         with socket.socket() as probe, contextlib.suppress(OSError):  # taken: try another
             probe.bind(("127.0.0.1", port))
-            if port not in found:
+            if port not in _given:
+                _given.add(port)
                 found.append(port)
     return found
