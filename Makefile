@@ -4,7 +4,7 @@ PYTEST := $(BIN)/python -m pytest
 # Most tests wait most of the time, so that two cores do for four processes.
 ABREAST := -n 4 --dist worksteal
 
-.PHONY: help demo test lint type cover concurrency soak chaos bench faults check servers clean
+.PHONY: help demo test lint type cover concurrency explore soak chaos bench faults check servers clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
@@ -32,6 +32,9 @@ cover: .venv/.installed-dev servers ## the tests, with branch coverage
 # Each of these runs twice, the second time switching threads every microsecond: too slow to be traced as well.
 concurrency: .venv/.installed-dev servers ## the tests with many threads
 	$(PYTEST) -n 2 --dist worksteal -m concurrency
+
+explore: .venv/.installed-dev ## the property tests with examples never tried before
+	$(PYTEST) -n 2 --dist worksteal --hypothesis-profile explore -m "not concurrency" tests/actors tests/transport tests/unit
 
 soak: .venv/.installed-dev servers ## a minute of chaos; make test runs it beside the others, as it mostly waits
 	$(PYTEST) -m soak

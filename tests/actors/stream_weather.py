@@ -27,6 +27,7 @@ PICK = st.integers(0, 1_000_000)
 LIMITS = st.sampled_from([1, 1, 2, 2, 3, 100])
 """What servers say they allow at first; none at all only later."""
 _MOST_DIALS = 100
+_MOST_PENDING = 40
 _PROOFS = (REFUSED, HTTP11)
 
 
@@ -79,6 +80,7 @@ class StreamWeather(RuleBasedStateMachine):
         self.stage.submit(call)
         self.settle()
 
+    @precondition(lambda self: len(self.pending) < _MOST_PENDING)
     @rule(keys=st.lists(st.sampled_from(KEYS), min_size=2, max_size=8))
     def send_many(self, keys: list[PoolKey]) -> None:
         """Many threads at once."""
@@ -307,7 +309,7 @@ class StreamWeather(RuleBasedStateMachine):
 
     def let_all_in(self, limit: int) -> None:
         """Let all dials succeed, and those that follow from that."""
-        for _ in range(_MOST_DIALS):
+        for _ in range(_MOST_DIALS + 2 * len(self.pending)):  # with a lifetime of 0, each has one of its own
             if not self.dials:
                 return
             self.let_in(self.dials[0], limit)

@@ -93,6 +93,7 @@ def test_the_bound_of_the_connect_ends_the_dial_and_the_request(
         assert (error.phase, error.processed, error.request_sent) == (named, "no", False)
         eventually(lambda: stuck.client.stats().connecting == 0)
         following = stuck.client.send_async("GET", "/following", timeout=20)
+        eventually(lambda: stuck.client.stats().connecting == 1)  # before what hung goes on: it shares a look-up
         stuck.go_on.set()
         assert following.result(30).content == NEXT
         (pool,) = stuck.client.stats().pools.values()

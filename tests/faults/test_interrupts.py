@@ -24,8 +24,9 @@ def on_signal(number, frame):
         raise KeyboardInterrupt
 
 def on_unraisable(lost):
-    # One that comes within a finalizer is swallowed by Python, and said to be.
-    if lost.exc_type is not KeyboardInterrupt:
+    # One that comes within a finalizer is swallowed by Python, and said to be. One that comes between a streamed
+    # response and its block drops that, which is said as well.
+    if lost.exc_type not in (KeyboardInterrupt, ResourceWarning):
         sys.__unraisablehook__(lost)
 
 sys.unraisablehook = on_unraisable
