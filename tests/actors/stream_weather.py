@@ -26,7 +26,7 @@ PICK = st.integers(0, 1_000_000)
 """Which of those there are, counted round."""
 LIMITS = st.sampled_from([1, 1, 2, 2, 3, 100])
 """What servers say they allow at first; none at all only later."""
-_MOST_DIALS = 100
+_MOST_DIALS = 200
 _MOST_PENDING = 40
 _PROOFS = (REFUSED, HTTP11)
 

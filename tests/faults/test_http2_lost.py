@@ -97,6 +97,7 @@ def test_streams_of_a_lost_connection_whose_server_never_answered_all_fail() -> 
     with scene() as (client, peer):
         get, post = sent_all(client, peer, "/get", ("POST", "/post"))
         conn = peer.connections[0]
+        conn.do(conn.sync)  # the client has nothing left to write, which would meet the reset first
         conn.do(conn.raw.reset)
 
         error_of(get, ReadError, "maybe", may_retry=True)

@@ -235,7 +235,8 @@ class TcpConnectionManagerActor(DispatchedActor):
         """Count a replay, if the server can be reached and the budget for those that may do harm allows it."""
         if self._recovery.state is State.FAILING and not self._ledger.is_live:
             return False
-        if lessee.needs_fresh and not self._budget.spend(self._dispatcher.now, self._pool.requests):
+        is_risky = lessee.needs_fresh and lessee.resent  # a misdirected one needs a fresh connection, and is none
+        if is_risky and not self._budget.spend(self._dispatcher.now, self._pool.requests):
             return False
         lessee.returned(self._dispatcher.now)
         self._pool.replays += 1

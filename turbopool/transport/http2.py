@@ -79,6 +79,7 @@ class Http2Codec:
         goaway: what the peer said in farewell, or None.
         pongs: PINGs of ours that were answered.
         has_room: whether a window has been opened since this was last set to False.
+        laid: bytes of bodies that were not taken yet.
         is_spent: whether no id is left for another stream.
     """
 
@@ -115,7 +116,7 @@ class Http2Codec:
         self.limit: int | None = None
         self.is_greeted = self.is_acknowledged = self.has_room = False
         self.goaway: GoAway | None = None
-        self.pongs = 0
+        self.pongs = self.laid = 0
 
     # -- sending ---------------------------------------------------------------------------------------------
 
@@ -128,11 +129,6 @@ class Http2Codec:
     def is_over(self) -> bool:
         """Whether the good-bye has been said: nothing is written after it."""
         return self._h2.state_machine.state is h2.connection.ConnectionState.CLOSED
-
-    @property
-    def opened(self) -> int:
-        """Streams opened so far."""
-        return self.next_id // 2
 
     def open(self, request: StreamRequest, *, end: bool) -> tuple[StreamState, int]:
         """Begin a stream; return it, and the bytes of its header block. ``end`` says that there is no body."""
@@ -150,12 +146,13 @@ class Http2Codec:
         if self.is_over:
             return 0
         taken = min(len(data), MAX_FRAME, self._h2.max_outbound_frame_size)  # no larger, or others wait
-        if taken:
+        if taken or not end:  # a frame that says nothing is none
             taken = min(taken, self.window(stream))
             if not taken:
                 return 0
         is_last = end and taken == len(data)
         self._lane.send(stream, bytes(data[:taken]), end=is_last)
+        self.laid += taken
         self._conduct.windows.earn(10)
         if is_last:
             stream.is_sending = False
@@ -172,10 +169,6 @@ class Http2Codec:
             if not self.is_over and (stream.is_sending or not stream.complete):  # else both have ended it
                 self._lane.reset(stream, code)
             self._forget(stream)
-
-    def disown(self, stream: StreamState) -> None:
-        """Let a stream run out: nobody listens, and its window is not opened again."""
-        stream.pieces = []
 
     def consume(self, stream: StreamState, size: int) -> None:
         """Open the window of a stream again: its reader has taken so many bytes."""
@@ -204,6 +197,7 @@ class Http2Codec:
         self._collect()
         data = b"".join(self._out)
         self._out.clear()
+        self.laid = 0
         return data
 
     # -- receiving -------------------------------------------------------------------------------------------
@@ -279,8 +273,7 @@ class Http2Codec:
             return
         data = self._lane.on_data(stream, frame, flags)
         if data:
-            stream.received += len(data)
-            stream.pieces.append(data)
+            stream.keep(data)
         if flags & END_STREAM:  # nothing follows that would need a window
             stream.complete = True
         else:

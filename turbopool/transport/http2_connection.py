@@ -24,7 +24,7 @@ from turbopool.transport.http2_state import LAST_ID, Code, ConnectionFailure, No
 from turbopool.transport.http2_stream import Http2Stream
 from turbopool.transport.interfaces import READ, WRITE, Channel, Reactor
 from turbopool.transport.landlord import ConnectionSettings, Ending, SharedLandlord, expiry
-from turbopool.transport.outbox import Outbox
+from turbopool.transport.outbox import CONGESTED, Outbox
 
 _log = logging.getLogger("turbopool.connection")
 
@@ -51,10 +51,10 @@ class Http2Connection:
     """
 
     __slots__ = (
-        "_blocked", "_calm", "_channel", "_closed", "_due", "_flush_is_due", "_is_draining", "_is_retired", "_landlord",
-        "_limit", "_most", "_outbox", "_pulse", "_refused_before", "_resets", "_streams", "_timer", "_unflushed",
-        "_watched", "codec", "expires_at", "has_answered", "idle_since", "idle_until", "key", "reactor", "requests",
-        "settings",
+        "_blocked", "_calm", "_channel", "_closed", "_due", "_flush_is_due", "_is_draining", "_is_filling",
+        "_is_retired", "_landlord", "_limit", "_most", "_outbox", "_pulse", "_refused_before", "_resets", "_streams",
+        "_timer", "_unflushed", "_watched", "codec", "expires_at", "has_answered", "idle_since", "idle_until", "key",
+        "reactor", "requests", "settings",
     )  # fmt: skip
 
     def __init__(
@@ -79,12 +79,12 @@ class Http2Connection:
         self._calm = LAST_ID
         self._streams: dict[int, Rider] = {}
         self._blocked: dict[Rider, None] = {}
-        self._unflushed: dict[Rider, None] = {}
+        self._unflushed: dict[Rider, int] = {}
         self._outbox = Outbox(channel)
         self._resets = Resets(self.codec, now)
         self._pulse = Pulse(settings.http2.keep_alive_interval, settings.http2.keep_alive_timeout, now)
         self._refused_before = 0
-        self._closed = self._is_retired = self._is_draining = self._flush_is_due = False
+        self._closed = self._is_retired = self._is_draining = self._flush_is_due = self._is_filling = False
         self._watched = READ
         self._timer = reactor.timer(self._on_timer, self.on_crash)
         self._due = NEVER
@@ -263,8 +263,13 @@ class Http2Connection:
         self._on_news(news)
         return not self._closed
 
-    def _on_news(self, news: list[StreamState]) -> None:
+    def _on_terms(self, news: list[StreamState]) -> None:
+        """React to what the peer has said of the connection, before a stream ends and its place is lent again."""
         codec = self.codec
+        if codec.goaway is not None:
+            self.retire()  # first, or what else is news would have it lent again
+        elif refused := sum(state.refused for state in news):
+            self._calm = max(1, min(self._calm, self.active - refused))  # as many as it took, before any of them ends
         if codec.limit not in (None, self._limit):
             self._limit = codec.limit or 0
             self._landlord.on_room(self)
@@ -272,8 +277,9 @@ class Http2Connection:
             self._pulse.settle()
         if codec.pongs:
             self._on_pong()
-        if codec.goaway is not None:
-            self.retire()
+
+    def _on_news(self, news: list[StreamState]) -> None:
+        self._on_terms(news)
         for state in news:
             stream = self._streams.get(state.stream_id)
             if stream is not None:
@@ -282,8 +288,8 @@ class Http2Connection:
                 stream.on_news()
             elif self._resets.on_news(state):
                 self._landlord.on_room(self)
-        if codec.has_room:
-            codec.has_room = False
+        if self.codec.has_room:
+            self.codec.has_room = False
             self._go_on()
         self._end_if_spent()
         self._flush_at_end()
@@ -291,18 +297,17 @@ class Http2Connection:
     # -- how many streams ------------------------------------------------------------------------------------
 
     def _on_reset(self, state: StreamState) -> None:
-        """Take fewer streams than the server says it allows; a connection that goes on refusing is given up.
+        """Take fewer streams if the server asks for calm; a connection that goes on refusing them is given up.
 
         Streams that were opened before the first refusal came are no further ones (OkHttp's rule of two refusals).
         """
         if state.code == Code.ENHANCE_YOUR_CALM:
-            self._calm = max(1, self.active // 2)
+            self._calm = max(1, min(self._calm, self.active // 2))
         elif state.refused and self.codec.goaway is None:
             if not self._refused_before:
                 self._refused_before = self.codec.next_id
             elif state.stream_id >= self._refused_before:
                 self.retire()
-            self._calm = max(1, min(self._calm, self.active - 1))
 
     def retire(self) -> None:
         """Take no more requests; those under way go on."""
@@ -324,7 +329,7 @@ class Http2Connection:
         """End a stream before its time, unless it has ended by itself."""
         if state.stream_id in self.codec.streams and not self._closed:
             self._resets.end(state, code, self.reactor.now)
-            self._wake_at(self._next_due())
+            self._wake_at(self._resets.due(self.reactor.now))
             self._flush_at_end()
 
     def on_late(self) -> None:
@@ -337,10 +342,10 @@ class Http2Connection:
     def _ping(self) -> None:
         """Ask for a sign of life, unless an answer is due."""
         if self._pulse.asked_at == NEVER:
-            self._pulse.ask(self.reactor.now)
+            self._pulse.ping(self.reactor.now)
             self._resets.asked()
             self.codec.ping(_PING)
-        self._wake_at(self._next_due())
+        self._wake_at(self._pulse.due(self.reactor.now, waiting=bool(self._streams)))
 
     def _on_pong(self) -> None:
         self.codec.pongs = 0
@@ -392,7 +397,7 @@ class Http2Connection:
     @property
     def is_congested(self) -> bool:
         """Whether so much waits for the socket that nothing more should be written."""
-        return self._outbox.is_congested
+        return self._outbox.size + self.codec.laid >= CONGESTED
 
     @property
     def has_proven(self) -> bool:
@@ -401,7 +406,7 @@ class Http2Connection:
 
     def flush_soon(self, stream: Rider) -> None:
         """Send what the stream has written, at the end of this turn."""
-        self._unflushed[stream] = None
+        self._unflushed.setdefault(stream, self._outbox.added)
         self._flush_at_end()
 
     def wait_for_room(self, stream: Rider) -> None:
@@ -412,7 +417,8 @@ class Http2Connection:
     def _flush_at_end(self) -> None:
         if not self._flush_is_due:
             self._flush_is_due = True
-            self.reactor.defer(self._flush, self.on_crash)
+            put_off = self.reactor.post if self._is_filling else self.reactor.defer
+            put_off(self._flush, self.on_crash)
 
     def _flush(self) -> None:
         """Send all that has been written, and let those go on who waited for room."""
@@ -426,21 +432,23 @@ class Http2Connection:
         except OSError as error:
             self._on_write_error(error)
             return
-        if not self._outbox and self._blocked and self._go_on():
-            self.reactor.post(self._flush_at_end, self.on_crash)  # in the next turn: it may be a large body
+        if not self._outbox and self._blocked:
+            self._is_filling = True  # what they write goes out in the next turn: it may be a large body
+            self._go_on()
+            self._is_filling = False
 
     def _write(self) -> None:
         outbox = self._outbox
         outbox.add(self.codec.take())
-        if outbox.flush():
-            for stream in self._unflushed:
-                stream.is_flushed = True
-                stream.exchange.sent = stream.written
-            self._unflushed.clear()
+        outbox.flush()
+        for stream in [stream for stream, since in self._unflushed.items() if since < outbox.taken]:
+            stream.is_flushed = True
+            stream.exchange.sent = stream.written
+            del self._unflushed[stream]
         self._watch(READ if self._channel.flush() and not outbox else READ | WRITE)
 
-    def _go_on(self) -> bool:
-        """Let those write who waited for room, in turn; return whether any could. Who could is the last next time."""
+    def _go_on(self) -> None:
+        """Let those write who waited for room, in turn. Who could is the last next time."""
         waiting, self._blocked = self._blocked, {}
         served = []
         for stream in waiting:
@@ -451,7 +459,6 @@ class Http2Connection:
         for stream in served:
             if stream in self._blocked:
                 self.wait_for_room(stream)
-        return bool(served)
 
     def _watch(self, mask: int) -> None:
         if self._watched != mask:

@@ -32,6 +32,8 @@ _BURSTING = 4
 """Times the limit at which a block is not even read to its end; below, its stream alone fails."""
 _KEPT = 256
 """Blocks remembered."""
+_LONGEST_KEPT = 4096
+"""Bytes of one, or those remembered would take tens of megabytes a connection."""
 _LARGEST_TABLE = 4096
 """Bytes of the table our requests use, whatever a server offers."""
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
@@ -156,7 +158,7 @@ class FieldReader(Decoder):
         if known is None:
             fields = [(name, value) for name, value in super().decode(block, raw=True)]  # plain tuples: they are kept
             known = _judged(fields, self._limits)
-            if table.changes == self._known_at:
+            if table.changes == self._known_at and len(block) <= _LONGEST_KEPT:
                 if len(self._known) >= _KEPT:  # of servers that use no table, blocks with yesterday's date
                     self._known.clear()
                 self._known[block] = known

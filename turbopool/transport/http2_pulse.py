@@ -70,7 +70,7 @@ class Pulse:
         """A request has timed out."""
         self.is_suspect = True
 
-    def ask(self, now: float) -> None:
+    def ping(self, now: float) -> None:
         """A PING goes out."""
         self.asked_at = now
 

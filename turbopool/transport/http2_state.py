@@ -15,6 +15,9 @@ DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDO
 END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
 FRAME_HEADER = 9
 LAST_ID = (1 << 31) - 1
+_MANY, _SMALL = 64, 1_024
+_JOINED = 16_384
+"""Pieces of a body beyond which the last one grows by small ones, of fewer bytes than this, until it has so many."""
 
 
 class ConnectionFailure(Exception):  # a fact for the driver, never seen by a caller
@@ -76,3 +79,12 @@ class StreamState:
         self.expected: int | None = None
         self.informational = 0
         self.in_window = self.out_window = self.owed = 0
+
+    def keep(self, data: bytes) -> None:
+        """Add to the body. Many small pieces are joined: each would take many times the room of what it holds."""
+        self.received += len(data)
+        pieces = self.pieces
+        if len(data) < _SMALL and len(pieces) > _MANY and len(pieces[-1]) < _JOINED:
+            pieces[-1] += data
+        else:
+            pieces.append(data)

@@ -142,6 +142,7 @@ class Http2Stream:
         elif state.code is not None and not state.complete:
             self._on_reset(state.code)
         elif state.head is not None and state.head.status == MISDIRECTED and self._may_go_elsewhere():
+            self._stop_sending()  # it goes on where the request is sent again
             self._link.on_misdirected()
             exchange.needs_fresh = True
             self._link.on_returned(self, self._error("the server takes no requests for this host on this connection"))
@@ -358,8 +359,10 @@ class Http2Stream:
         self._stop_sending()
 
     def _stop_sending(self) -> None:
-        if self._sender is not None and self._sender.is_sending:
-            self._sender.stop()
+        sender, self._sender = self._sender, None  # it refers to this stream: the circle would keep the body
+        if sender is not None:
+            self._laid += sender.sent
+            sender.stop()
 
     # -- what is known ---------------------------------------------------------------------------------------
 

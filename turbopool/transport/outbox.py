@@ -11,52 +11,54 @@ CONGESTED = 262_144
 
 
 class Outbox:
-    """Bytes on their way to a channel, in order."""
+    """Bytes on their way to a channel, in order.
 
-    __slots__ = ("_channel", "_pending", "_size")
+    Attributes:
+        added, taken: how many there were so far, and how many of them the channel has taken.
+    """
+
+    __slots__ = ("_channel", "_pending", "added", "taken")
 
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
         self._pending: deque[memoryview] = deque()
-        self._size = 0
+        self.added = self.taken = 0
 
     def __bool__(self) -> bool:
         return bool(self._pending)
 
     @property
-    def is_congested(self) -> bool:
-        """Whether so much waits that nothing more should be written."""
-        return self._size >= CONGESTED
+    def size(self) -> int:
+        """How many wait."""
+        return self.added - self.taken
 
     def add(self, data: bytes) -> None:
         """Send this, after all that was added before."""
         if data:
             self._pending.append(memoryview(data))
-            self._size += len(data)
+            self.added += len(data)
 
     def clear(self) -> None:
         """Send nothing more."""
         self._pending.clear()
-        self._size = 0
+        self.added = self.taken
 
-    def flush(self) -> bool:
-        """Send what goes; return whether anything did.
+    def flush(self) -> None:
+        """Send what goes.
 
         Raises:
             OSError: the connection is broken.
         """
-        pending, sent = self._pending, False
+        pending, before = self._pending, self.taken
         while pending:
             try:
                 taken = self._channel.send(pending[0])
             except OSError:
-                if sent:
+                if self.taken > before:
                     break  # whoever sends or reads next learns what broke
                 raise
-            sent = sent or taken > 0
-            self._size -= taken
+            self.taken += taken
             if taken < len(pending[0]):
                 pending[0] = pending[0][taken:]
                 break
             pending.popleft()
-        return sent
