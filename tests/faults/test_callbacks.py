@@ -179,9 +179,10 @@ def test_bodies_that_block_hold_up_nothing_but_themselves(short: float) -> None:
 
 def test_a_body_whose_end_blocks_and_raises_harms_nobody() -> None:
     """FLT-P11: what it does in its ``finally``, when its request was cancelled, is its own thread's business."""
-    release, ending = threading.Event(), threading.Event()
+    release, begun, ending = threading.Event(), threading.Event(), threading.Event()
 
     def stubborn() -> Iterator[bytes]:
+        begun.set()
         try:
             while True:
                 yield bytes(50_000)
@@ -201,6 +202,7 @@ def test_a_body_whose_end_blocks_and_raises_harms_nobody() -> None:
         ):
             future = client.send_async("POST", "/x", content=stubborn())
             server.wait_for_requests(1)
+            assert begun.wait(30)  # one that was never drawn from has no end
             assert future.cancel()
             assert ending.wait(30)
 
