@@ -223,6 +223,23 @@ def test_connection_nobody_may_use_is_parked_with_the_version_it_speaks(streams_
     assert stage.figures(TLS_ONE) == (0, 0, 1, 0)
 
 
+def test_server_that_is_seen_to_speak_http_2_is_remembered_no_longer(streams_of: StageOf) -> None:
+    """BEH-P42: a proxy answered over HTTP/1.1 while the server behind it started."""
+    stage = streams_of()
+    lowered = stage.send(TLS_TWO, lower=True)
+    negotiate(stage)
+    stage.settle()
+    stage.answer(lowered)
+    assert stage.spoken.lacks(TLS_TWO, stage.clock.now())
+
+    exact = stage.send(TLS_TWO)
+    stage.serve()
+    stage.reply(exact)
+
+    assert exact.response.http_version == "HTTP/2"
+    assert not stage.spoken.lacks(TLS_TWO, stage.clock.now())
+
+
 def test_server_that_speaks_both_goes_on_over_http_2(streams_of: StageOf) -> None:
     """BEH-P32: whatever was allowed."""
     stage = streams_of()

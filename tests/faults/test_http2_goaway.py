@@ -36,6 +36,23 @@ ALL = LAST_ID
 # -- graceful --------------------------------------------------------------------------------------------
 
 
+def test_farewells_of_a_server_at_work_are_followed_as_often_as_they_come() -> None:
+    """FLT-S1, BEH-M12: each connection takes one request of ten; a bound of three would lose most of them."""
+
+    def one(conn: H2Conn) -> None:
+        conn.handshake()
+        request = conn.read_request()
+        conn.respond(request.stream_id, body=NEXT)
+        conn.send_goaway(request.stream_id)
+        conn.drain()
+
+    with scene(one, http2=Http2Options(max_connections_per_server=1)) as (client, peer):
+        futures = [client.send_async("POST", f"/{number}", content=b"once") for number in range(10)]
+
+        assert_answered(futures, NEXT)
+        assert len(peer.connections) == 10
+
+
 @SCHEMES
 def test_what_a_farewell_admits_is_finished_and_the_rest_goes_on_elsewhere(scheme: str, authority: Authority) -> None:
     """FLT-S1, BEH-M12: GOAWAY for all, then one for the first two: the third, a POST, is sent again, once."""

@@ -69,7 +69,9 @@ def test_settings_are_acknowledged_and_acknowledgements_noticed() -> None:
     assert server.hear() == []
 
 
-@pytest.mark.parametrize("first", [settings(ack=True), ping(), goaway(0), headers(1, b"\x88"), frame(99)])
+@pytest.mark.parametrize(
+    "first", [settings(ack=True), ping(), goaway(0), headers(1, b"\x88"), frame(99), b"<!DOCTYPE HTML><html>"]
+)
 def test_a_server_that_does_not_begin_with_settings_is_none(first: bytes) -> None:
     """BEH-M1, FLT-S23; RFC 9113 section 3.4."""
     server = Server(greets=False)

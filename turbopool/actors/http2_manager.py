@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 
 from turbopool.actors import refusals
-from turbopool.actors.messages import Lowered
+from turbopool.actors.messages import Confirmed, Lowered
 from turbopool.actors.recovery import Verdict
 from turbopool.actors.spoken import REMEMBERED_FOR
 from turbopool.actors.stream_ledger import StreamLedger
@@ -29,6 +29,8 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
 
     _is_serving = False
     _lacks_until = 0.0
+    _is_required = False
+    """Whether the server speaks HTTP/2, and asks for HTTP/1.1 nevertheless."""
 
     @property
     def _books(self) -> StreamLedger[Http2Connection, Dial, Exchange]:
@@ -118,6 +120,9 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
 
     def on_answered(self, connection: Lendable) -> None:
         """Learn that a response has begun. Called by the connection."""
+        if self._lacks_until and not self._is_required:  # somebody asked for nothing else, and it does speak it
+            self._lacks_until = 0.0
+            self._tell_supervisor(Confirmed(self._pool.key))
         if self._note_answer(connection):
             self._dialing.begin()
 
@@ -172,6 +177,7 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
 
     def on_lowered(self, connection: Http2Connection, lessees: list[Exchange], error: TurboPoolError) -> None:
         """Give requests to the manager of HTTP/1.1, which the server wants. Called by the connection."""
+        self._is_required = not connection.is_closed
         for lessee in lessees:
             if self._books.has_lent(connection, lessee):
                 self._books.release(connection, lessee)

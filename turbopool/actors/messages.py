@@ -192,6 +192,13 @@ class Lowered:
 
 
 @dataclass(frozen=True, slots=True)
+class Confirmed:
+    """A server speaks a key's version after all."""
+
+    key: PoolKey
+
+
+@dataclass(frozen=True, slots=True)
 class Reclaim:
     """No descriptor is left for a dial: have all idle connections closed, then call ``go_on``."""
 
@@ -216,5 +223,5 @@ class Dispose:
 
 SupervisorMessage = (
     Lease | Abandon | AbandonAll | Acknowledge | WarmUp | ManagerIdled | ManagerDrained | ManagerCrashed | RoomWanted
-    | RoomChanged | Lowered | Reclaim | Reclaimed | Dispose
+    | RoomChanged | Lowered | Confirmed | Reclaim | Reclaimed | Dispose
 )  # fmt: skip

@@ -24,9 +24,13 @@ class Spoken:
         """Whether the server was found not to speak the key's version."""
         return bool(self._lacking) and now < self._lacking.get(key, now)
 
+    def found_speaking(self, key: PoolKey) -> None:
+        """Forget what was remembered of a server: it speaks the version after all."""
+        self._lacking.pop(key, None)
+
     def found_lacking(self, key: PoolKey, now: float) -> None:
         """Remember a server for a while; of very many, those found first are forgotten."""
-        self._lacking.pop(key, None)
+        self.found_speaking(key)
         self._lacking[key] = now + REMEMBERED_FOR
         if len(self._lacking) > _MOST:
             del self._lacking[next(iter(self._lacking))]

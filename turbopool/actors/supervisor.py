@@ -20,6 +20,7 @@ from turbopool.actors.messages import (
     AbandonAll,
     Acknowledge,
     Adopt,
+    Confirmed,
     Dispose,
     Drain,
     EvictIdle,
@@ -107,6 +108,8 @@ class SupervisorActor(DispatchedActor):
                 self._make_room()
             case Lowered():
                 self._on_lowered(message)
+            case Confirmed():
+                self._spoken.found_speaking(message.key)
             case Reclaim():
                 self._tell_all(EvictIdle(everything=True))
                 self.actor_ref.tell(Reclaimed(message.go_on))

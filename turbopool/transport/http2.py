@@ -217,6 +217,8 @@ class Http2Codec:
             return []
         try:
             while end - at >= FRAME_HEADER:
+                if not self.is_greeted and data[at + 3] != SETTINGS:  # first: what is no frame has no length
+                    self._fail(Code.PROTOCOL_ERROR, f"it did not begin with SETTINGS but with {shorten(data, 40)}")
                 stop = at + FRAME_HEADER + int.from_bytes(data[at : at + 3])
                 if stop - at > MAX_FRAME + FRAME_HEADER:
                     self._fail(Code.FRAME_SIZE_ERROR, "a frame larger than was offered")

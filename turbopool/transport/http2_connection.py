@@ -245,7 +245,9 @@ class Http2Connection:
         if data and not self._take_in(data):
             return
         if not data or self._channel.ended:
-            self._die(RemoteProtocolError("the server closed the connection before it had answered in full"))
+            advice = None if self.codec.is_greeted else "if the server speaks HTTP/1.1 only, ask for http_version='1.1'"
+            msg = "the server closed the connection before it had answered in full"
+            self._die(RemoteProtocolError(msg, advice=advice))
 
     def _take_in(self, data: bytes) -> bool:
         """Hand what has arrived to the codec and then to the streams; return whether the connection goes on."""

@@ -330,10 +330,16 @@ class Http2Stream:
             self._link.on_lowered(self, self._error("the server wants this request over HTTP/1.1", error_code=name))
             return
         how = "did not look at the request" if state.refused else "reset the stream"
-        error = self._error(f"the server {how}", error_code=name)
+        advice = "a body that can be drawn only once cannot be sent again: give bytes, a list or a seekable file"
+        more = {} if self.exchange.rewindable else {"advice": advice}
+        error = self._error(f"the server {how}", error_code=name, **more)
         self._stop_sending()
         is_proof = state.refused and not (code not in (Code.NO_ERROR, Code.REFUSED_STREAM) and state.stream_id == 1)
-        if is_proof and exchange.rewindable and exchange.replays < MAX_REPLAYS and not exchange.done:
+        # A farewell of a connection that has answered is no loop: each time the server has done some work. nginx says
+        # one after every thousand requests, and a request may meet several of them in a burst.
+        is_farewell = code == Code.NO_ERROR and self._link.has_answered
+        may_repeat = is_farewell or exchange.replays < MAX_REPLAYS
+        if is_proof and exchange.rewindable and may_repeat and not exchange.done:
             self._link.on_returned(self, error)
         else:
             self._fail(error)
