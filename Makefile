@@ -27,11 +27,11 @@ type: .venv/.installed-dev ## mypy, strict
 	$(BIN)/mypy
 
 cover: .venv/.installed-dev servers ## the tests, with branch coverage
-	$(PYTEST) --cov $(ABREAST) -m "not concurrency and not soak"
+	@scripts/run-tests.sh cover "--cov $(ABREAST)" -m "not concurrency and not soak"
 
 # Each of these runs twice, the second time switching threads every microsecond: too slow to be traced as well.
 concurrency: .venv/.installed-dev servers ## the tests with many threads
-	$(PYTEST) -n 2 --dist worksteal -m concurrency
+	@scripts/run-tests.sh concurrency "-n 2 --dist worksteal" -m concurrency
 
 explore: .venv/.installed-dev ## the property tests with examples never tried before
 	$(PYTEST) -n 2 --dist worksteal --hypothesis-profile explore -m "not concurrency" tests/actors tests/transport tests/unit

@@ -81,6 +81,7 @@ class Pool:
             crash: the error for a request, by whether a byte of it was sent.
         """
         books, self.ledger = self.ledger, self._new_ledger()
+        self.closed = self.opened  # first, so that whoever sees one closed sees it counted
         waiting = books.empty_queue()
         lessees = books.lessees()
         for connection in [*books.carriers(), *books.idle]:
@@ -91,7 +92,6 @@ class Pool:
         for dial in list(books.dialing):
             dial.cancel()
         self.recovery.orphaned()
-        self.closed = self.opened
         return waiting
 
     def forsake(self, crash: Ending) -> None:
