@@ -37,7 +37,7 @@ explore: .venv/.installed-dev ## the property tests with examples never tried be
 	$(PYTEST) -n 2 --dist worksteal --hypothesis-profile explore -m "not concurrency" tests/actors tests/transport tests/unit
 
 soak: .venv/.installed-dev servers ## a minute of chaos; make test runs it beside the others, as it mostly waits
-	$(PYTEST) -m soak
+	@scripts/run-tests.sh soak "" -m soak
 
 chaos: .venv/.installed-dev servers ## a real nginx reloaded and killed under 64 threads; SECONDS=1800 for longer
 	$(BIN)/python -W error -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
