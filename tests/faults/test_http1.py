@@ -406,7 +406,7 @@ def test_a_streamed_body_has_no_bound_but_backpressure(kind: str) -> None:
             stopped_at = _stopped(endless)
             read += len(next(pieces))
 
-            assert endless.sent - read < 24 << 20  # what the kernel holds on both sides, and our half a megabyte
+            assert endless.sent - read < 128 << 20  # what the kernel holds on both sides, which it decides by itself
             while endless.sent == stopped_at:  # and it goes on when the reader does
                 next(pieces)
         assert_recovered(client, server, connections=2)
