@@ -22,6 +22,14 @@ def facts(exchange: Exchange, phase: str, *, has_head: bool) -> dict[str, Any]:
     }
 
 
+def late(
+    kind: type[TurboPoolError], message: str, exchange: Exchange, phase: str, *, has_head: bool, now: float
+) -> TurboPoolError:
+    """Return the error of a request whose time is up."""
+    known = facts(exchange, phase, has_head=has_head)
+    return kind(message, waited=round(now - exchange.asked_at, 3), **known, advice="allow more time with timeout=")
+
+
 def accounted(error: TurboPoolError, exchange: Exchange, phase: str, *, has_head: bool) -> TurboPoolError:
     """Return the error with all that is known of its request, unless it says so already."""
     if error.origin:

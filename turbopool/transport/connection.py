@@ -24,7 +24,7 @@ from turbopool.errors import (
     WriteTimeout,
 )
 from turbopool.stats import PoolKey
-from turbopool.transport.account import accounted, body_failure, facts
+from turbopool.transport.account import accounted, body_failure, facts, late
 from turbopool.transport.delivery import begin, patience
 from turbopool.transport.download import BodyStream
 from turbopool.transport.exchange import Exchange
@@ -471,5 +471,5 @@ class Http1Connection:
 
     def _late(self, kind: type[TurboPoolError], message: str, exchange: Exchange) -> TurboPoolError:
         phase = "recv" if self._parser.started else "send" if self._sender.is_sending else "wait"
-        waited = round(self._reactor.now - exchange.asked_at, 3)
-        return kind(message, waited=waited, **self._facts(exchange, phase), advice="allow more time with timeout=")
+        has_head = self._parser.head is not None
+        return late(kind, message, exchange, phase, has_head=has_head, now=self._reactor.now)

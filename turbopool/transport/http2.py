@@ -251,8 +251,6 @@ class Http2Codec:
         stream_id = int.from_bytes(frame[5:FRAME_HEADER]) & LAST_ID
         if self._block is not None and (kind != CONTINUATION or stream_id != self._block_of):
             self._fail(Code.PROTOCOL_ERROR, "another frame within a header block")
-        if not self.is_greeted and (kind != SETTINGS or flags & ACK):
-            self._fail(Code.PROTOCOL_ERROR, "the server did not begin with SETTINGS")
         handler = _HANDLERS.get(kind)
         if handler is None:  # PRIORITY, and whatever is added to HTTP/2 (RFC 9113 section 5.5)
             self._count("strays")
@@ -283,11 +281,7 @@ class Http2Codec:
                 self._count("blanks")
             if len(data) != size:
                 self._lane.consume(stream, size - len(data))  # padding
-        expected = stream.expected
-        if expected is not None and (stream.received > expected or (stream.complete and stream.received < expected)):
-            self._spoil(stream, _wrong_length(stream.received, expected))
-        elif stream.complete:
-            self._end_if_done(stream)
+        self._check_length(stream)
 
     def _on_headers(self, frame: bytes, flags: int, stream_id: int) -> None:
         if stream_id not in self.streams:
@@ -343,11 +337,7 @@ class Http2Codec:
             stream.trailers = list(block.fields)  # the caller's own: the block is remembered
         if ends:
             stream.complete = True
-            expected = stream.expected
-            if expected is not None and stream.received < expected:
-                self._spoil(stream, _wrong_length(stream.received, expected))
-            else:
-                self._end_if_done(stream)
+            self._check_length(stream)
 
     def _judge(self, stream: StreamState, status: int, *, ends: bool) -> TurboPoolError | None:
         """Say what is wrong with a header block at this point of a stream (RFC 9113 section 8.1)."""
@@ -394,6 +384,8 @@ class Http2Codec:
             self._forget(stream)
 
     def _on_settings(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+        if flags & ACK and not self.is_greeted:
+            self._fail(Code.PROTOCOL_ERROR, "the server did not begin with SETTINGS")
         self._count("settings")
         for at in range(FRAME_HEADER, len(frame) - 5, 6):
             name, value = int.from_bytes(frame[at : at + 2]), int.from_bytes(frame[at + 2 : at + 6])
@@ -403,7 +395,7 @@ class Http2Codec:
         if flags & ACK:
             self.is_acknowledged = True
             return
-        self._lane.on_settings()
+        self._lane.on_settings(self.streams.values())
         self.limit = min(self._h2.remote_settings.max_concurrent_streams, LAST_ID)
         self.is_greeted = self.has_room = True  # it may have opened the windows of all streams
 
@@ -456,6 +448,14 @@ class Http2Codec:
         stream.problem = problem
         self._touched[stream] = None
         self.reset(stream, Code.PROTOCOL_ERROR if not isinstance(problem, LimitExceeded) else Code.CANCEL)
+
+    def _check_length(self, stream: StreamState) -> None:
+        """Hold a body to its promised length; let go of a stream whose both halves have ended."""
+        received, expected = stream.received, stream.expected
+        if expected is not None and (received > expected or (stream.complete and received < expected)):
+            self._spoil(stream, _wrong_length(received, expected))
+        else:
+            self._end_if_done(stream)
 
     def _end_if_done(self, stream: StreamState) -> None:
         if stream.complete and not stream.is_sending:

@@ -10,7 +10,6 @@ Benchmark of this path: ``make bench``, rows ``h2``.
 from __future__ import annotations
 
 import contextlib
-import logging
 
 from turbopool.clock import NEVER
 from turbopool.errors import ReadError, RemoteProtocolError, TurboPoolError, WriteError
@@ -25,8 +24,6 @@ from turbopool.transport.http2_stream import Http2Stream
 from turbopool.transport.interfaces import READ, WRITE, Channel, Reactor
 from turbopool.transport.landlord import ConnectionSettings, Ending, SharedLandlord, expiry
 from turbopool.transport.outbox import CONGESTED, Outbox
-
-_log = logging.getLogger("turbopool.connection")
 
 LOOK_AFTER = 0.001
 """Seconds unseen after which an idle connection is read from before use."""

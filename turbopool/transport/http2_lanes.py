@@ -9,6 +9,7 @@ Benchmark: ``make bench``, rows ``h2``.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from struct import Struct
 from typing import Protocol
 
@@ -95,8 +96,8 @@ class Lane(Protocol):
         """Open a stream's window; return False if that went too far, and it has been reset."""
         ...
 
-    def on_settings(self) -> None:
-        """Look at the server's settings again."""
+    def on_settings(self, streams: Iterable[StreamState]) -> None:
+        """Look at the server's settings again; ``streams`` are all that have not ended."""
         ...
 
 
@@ -181,7 +182,7 @@ class H2Lane:
         del stream
         return not any(isinstance(event, h2.events.StreamReset) for event in self._h2.receive_data(frame))
 
-    def on_settings(self) -> None:
+    def on_settings(self, streams: Iterable[StreamState]) -> None:
         """Nothing: ``h2`` has seen to it."""
 
 
@@ -195,12 +196,10 @@ class FastLane:
         self._stream_window = stream_window
         self._initial = connection.remote_settings.initial_window_size
         self._owed = 0
-        self._streams: dict[int, StreamState] = {}
 
     def open(self, stream: StreamState, block: bytes) -> None:
         """Write a request."""
         stream.out_window, stream.in_window = self._initial, self._stream_window
-        self._streams[stream.stream_id] = stream
         flags, most = 0 if stream.is_sending else END_STREAM, self._h2.max_outbound_frame_size
         kind = HEADERS
         while len(block) > most:
@@ -224,8 +223,7 @@ class FastLane:
         self._out.append(_HEADER.pack(_NUMBER << 8 | RST_STREAM, 0, stream.stream_id) + code.to_bytes(_NUMBER))
 
     def forget(self, stream: StreamState) -> None:
-        """Let go of a stream."""
-        self._streams.pop(stream.stream_id, None)
+        """Nothing: all that there is of a stream is in its state."""
 
     def consume(self, stream: StreamState, size: int) -> None:
         """Open a stream's window again."""
@@ -275,11 +273,11 @@ class FastLane:
         self.reset(stream, Code.FLOW_CONTROL_ERROR)
         return False
 
-    def on_settings(self) -> None:
+    def on_settings(self, streams: Iterable[StreamState]) -> None:
         """Move the windows of all streams by as much as the initial one has moved (RFC 9113 section 6.9.2)."""
         moved = self._h2.remote_settings.initial_window_size - self._initial
         self._initial += moved
-        for stream in self._streams.values():
+        for stream in streams:
             stream.out_window += moved
             if stream.out_window > LAST_ID:
                 raise ConnectionFailure(Code.FLOW_CONTROL_ERROR, "a window opened too far by SETTINGS")

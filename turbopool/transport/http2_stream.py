@@ -18,7 +18,7 @@ from turbopool.errors import (
     TurboPoolError,
     WriteTimeout,
 )
-from turbopool.transport.account import accounted, body_failure, facts
+from turbopool.transport.account import accounted, body_failure, facts, late
 from turbopool.transport.delivery import begin, patience
 from turbopool.transport.download import BodyStream
 from turbopool.transport.exchange import Exchange
@@ -387,9 +387,8 @@ class Http2Stream:
         return RemoteProtocolError(message, **known, **more)
 
     def _late(self, kind: type[TurboPoolError], message: str) -> TurboPoolError:
-        known = facts(self.exchange, self._phase, has_head=self.state.head is not None)
-        waited = round(self._link.reactor.now - self.exchange.asked_at, 3)
-        return kind(message, waited=waited, **known, advice="allow more time with timeout=")
+        has_head = self.state.head is not None
+        return late(kind, message, self.exchange, self._phase, has_head=has_head, now=self._link.reactor.now)
 
 
 def _name(code: int) -> str:
