@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Unpack
 
@@ -244,3 +245,7 @@ class Streams(Stage):
         """What a request failed with, of a kind."""
         assert isinstance(call.error, kind), repr(call.error)
         return call.error
+
+
+StageOf = Callable[..., Streams]
+"""Makes stages with options of a test's own."""

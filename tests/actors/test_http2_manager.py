@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
 
-import pytest
-
-from tests.actors.streams import CALM, OTHER_TWO, REFUSED, TWO, Streams
+from tests.actors.streams import CALM, OTHER_TWO, REFUSED, TWO, StageOf
 from tests.servers.h2send import LAST_ID
 from turbopool.actors.messages import AbandonAll
 from turbopool.bodies import Body
@@ -21,23 +17,6 @@ from turbopool.errors import (
     ReadError,
     RemoteProtocolError,
 )
-
-StageOf = Callable[..., Streams]
-
-
-@pytest.fixture
-def streams_of() -> Iterator[StageOf]:
-    """Make stages with options of the test's own; each is closed, and must be empty, after the test."""
-    stages: list[Streams] = []
-
-    def make(**options: Any) -> Streams:  # noqa: ANN401 - those of a stage
-        stages.append(Streams(**options))
-        return stages[-1]
-
-    yield make
-    for stage in stages:
-        stage.close()
-
 
 # -- filling and dialing -----------------------------------------------------------------
 

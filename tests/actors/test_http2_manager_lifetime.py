@@ -2,33 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import pytest
 
-from tests.actors.streams import OTHER_TWO, TWO, Streams
+from tests.actors.streams import OTHER_TWO, TWO, StageOf
 from tests.servers.h2send import LAST_ID
 from turbopool.actors.messages import EvictIdle, WarmUp
 from turbopool.errors import ConnectError, DeadlineExceeded, RemoteProtocolError
 
-StageOf = Callable[..., Streams]
-
 ONE_ONE = TWO._replace(version="1.1")
-
-
-@pytest.fixture
-def streams_of() -> Iterator[StageOf]:
-    """Make stages with options of the test's own; each is closed, and must be empty, after the test."""
-    stages: list[Streams] = []
-
-    def make(**options: Any) -> Streams:  # noqa: ANN401 - those of a stage
-        stages.append(Streams(**options))
-        return stages[-1]
-
-    yield make
-    for stage in stages:
-        stage.close()
 
 
 # -- idle timeout ------------------------------------------------------------------------

@@ -2,29 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import pytest
 from hyperframe.frame import DataFrame
 
-from tests.actors.streams import REFUSED, TWO, Peer, Streams
-
-StageOf = Callable[..., Streams]
-
-
-@pytest.fixture
-def streams_of() -> Iterator[StageOf]:
-    """Make stages with options of the test's own; each is closed, and must be empty, after the test."""
-    with ExitStack() as stages:
-
-        def make(**options: Any) -> Streams:  # noqa: ANN401 - those of a stage
-            stage = Streams(**options)
-            stages.callback(stage.close)
-            return stage
-
-        yield make
+from tests.actors.streams import REFUSED, TWO, Peer, StageOf
 
 
 @contextmanager

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
-from tests.actors.streams import HTTP11, OTHER_TWO, TLS_TWO, TWO, Streams
+from tests.actors.streams import HTTP11, OTHER_TWO, TLS_TWO, TWO, StageOf, Streams
 from tests.servers.h2send import LAST_ID
 from turbopool.actors.messages import AbandonAll, WarmUp
 from turbopool.actors.spoken import REMEMBERED_FOR, Spoken
@@ -24,24 +22,8 @@ from turbopool.errors import (
 from turbopool.stats import PoolKey
 from turbopool.transport.memory import MemoryChannel
 
-StageOf = Callable[..., Streams]
-
 PLAIN_ONE, TLS_ONE = TWO._replace(version="1.1"), TLS_TWO._replace(version="1.1")
 NO_HTTP2 = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-
-
-@pytest.fixture
-def streams_of() -> Iterator[StageOf]:
-    """Make stages with options of the test's own; each is closed, and must be empty, after the test."""
-    stages: list[Streams] = []
-
-    def make(**options: Any) -> Streams:  # noqa: ANN401 - those of a stage
-        stages.append(Streams(**options))
-        return stages[-1]
-
-    yield make
-    for stage in stages:
-        stage.close()
 
 
 def negotiate(stage: Streams, version: str | None = "http/1.1") -> MemoryChannel:
