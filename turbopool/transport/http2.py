@@ -1,6 +1,6 @@
 """HTTP/2 over one connection: bytes in, the state of streams out. No socket, thread or clock; time is an argument.
 
-``h2`` is the authority on the state of streams, settings and flow control. Frames are cut here before it sees them:
+``h2`` is the authority on the connection: settings, PING, its windows. Frames are cut and judged here first:
 
 - GOAWAY never reaches it, because it would end the streams that the server still answers (RFC 9113 section 6.8).
 - Frames of streams that have ended never reach it, because it would answer each with another RST_STREAM. Their header

@@ -1,8 +1,8 @@
 """Header blocks of one HTTP/2 connection: ``hpack`` reads and writes them, what they say is judged here.
 
-``h2`` never sees a field: it is told the method of a request and the status of a response, which is all that its
-state machine asks for. So a malformed response is its stream's misfortune, not the connection's (RFC 9113 section
-8.1.1), and a block that means the same as before is not read again.
+``h2`` never sees a field: where it carries the streams, it is told that there was a request, and the status of a
+response, which is all that its state machine asks for. So a malformed response is its stream's misfortune, not the
+connection's (RFC 9113 section 8.1.1), and a block that means the same as before is not read again.
 
 A block means the same as long as neither table has changed: see :class:`CountedTable`.
 """
