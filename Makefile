@@ -4,7 +4,7 @@ PYTEST := $(BIN)/python -m pytest
 # Most tests wait most of the time, so that two cores do for four processes.
 ABREAST := -n 4 --dist worksteal
 
-.PHONY: help demo test lint type cover concurrency explore soak chaos bench faults check servers clean
+.PHONY: help demo test lint type cover concurrency explore soak chaos bench profile faults check servers clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1: /p' Makefile
@@ -42,8 +42,11 @@ soak: .venv/.installed-dev servers ## a minute of chaos; make test runs it besid
 chaos: .venv/.installed-dev servers ## a real nginx reloaded and killed under 64 threads; SECONDS=1800 for longer
 	$(BIN)/python -W error -m tests.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(ARGS)
 
-bench: .venv/.installed servers ## turbopool beside its peers; ROUNDS=5 for steadier medians
+bench: .venv/.installed servers ## turbopool beside its peers; ARGS=--goals for the goals alone, ARGS="--goals --write" into docs/
 	$(BIN)/python bench/run.py $(if $(ROUNDS),--rounds $(ROUNDS)) $(ARGS)
+
+profile: .venv/.installed servers ## what the microseconds of a request are spent on; ARGS=--write puts it into docs/
+	$(BIN)/python bench/hot_paths.py $(ARGS)
 
 faults: .venv/.installed-dev ## turbopool beside its peers in the same faults; ARGS=--write puts the table into docs/
 	$(BIN)/python bench/faults.py $(ARGS)

@@ -43,7 +43,7 @@ def lines(groups: Mapping[str, Mapping[str, float]]) -> str:
         longest = max(values.values(), default=0.0)
         parts.append(f"\n{name}")
         for label, value in sorted(values.items(), key=lambda item: -item[1]):
-            parts.append(f"  {label:16} {'#' * round(COLUMNS * value / longest):{COLUMNS}} {value:9,.0f}")
+            parts.append(f"  {label:20} {'#' * round(COLUMNS * value / longest):{COLUMNS}} {value:9,.0f}")
     return "\n".join(parts)
 
 

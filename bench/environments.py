@@ -50,6 +50,17 @@ def prepare(peers: Mapping[str, Sequence[str]] = PEERS) -> tuple[str, dict[str, 
     return python, missing
 
 
+def tool(name: str, requirement: str) -> Path:
+    """Return the program of a package that is one, installed once in an environment of its own."""
+    folder = CACHE / f"tool-{name}"
+    program = folder / "bin" / name
+    if not program.exists():
+        print(f"making an environment for {name} in {folder}", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], check=True)
+        install(str(folder / "bin" / "python"), [requirement])
+    return program
+
+
 def install(python: str, requirements: Sequence[str]) -> bool:
     """Install, and say whether that failed."""
     return subprocess.run([python, "-m", "pip", "install", "-q", *requirements], check=False).returncode != 0

@@ -1,7 +1,7 @@
 # ruff: noqa: D101, D102  # the module says what an adapter and its methods do
 """The clients over HTTP/2, in their fastest documented use: see peers.py for what holds for all adapters.
 
-A client that multiplexes has one connection, of ``STREAMS`` streams. Threaded adapters have ``warm_up()`` and
+A client that multiplexes has ``connections`` of ``streams`` streams. Threaded adapters have ``warm_up()`` and
 ``get() -> bytes``, those that submit many at once also ``batch(size)``; asyncio ones are warm when entered, and have
 ``async get() -> bytes``. To be warm is to have spoken HTTP/2, and nothing else.
 """
@@ -13,10 +13,14 @@ import ssl
 from collections.abc import Iterator
 from concurrent.futures import Future
 from datetime import timedelta
+from itertools import cycle
 from queue import SimpleQueue
 from typing import Any, Self
 
-from h2_target import STREAMS, TIMEOUT, Target, require
+from target import Target, require
+
+TIMEOUT = 15.0
+"""Seconds that a request may take, for everyone: threads that share a client lose an answer now and then."""
 
 
 class Turbopool:
@@ -28,7 +32,7 @@ class Turbopool:
         self._client = Client(
             http_version="2",
             version_policy="exact",
-            http2=Http2Options(max_connections_per_server=1, max_concurrent_streams=STREAMS),
+            http2=Http2Options(max_connections_per_server=target.connections, max_concurrent_streams=target.streams),
             verify=str(target.authority) if target.authority else True,
             request_timeout=TIMEOUT,
         )
@@ -154,7 +158,7 @@ class Pycurl:
         self._pycurl, self._unique, self._request = pycurl, target.unique, target.requests()
         self._idle: SimpleQueue[Any] = SimpleQueue()
         url, _ = self._request()
-        for _ in range(target.threads):
+        for _ in range(target.callers):
             handle = pycurl.Curl()
             handle.setopt(pycurl.URL, url)
             handle.setopt(pycurl.NOSIGNAL, 1)
@@ -192,26 +196,21 @@ class Pycurl:
             self._idle.get().close()
 
 
-def pyreqwest_builder(builder: Any, target: Target) -> Any:
-    """Tell a builder what both of its clients are told; its ``max_connections`` bounds requests, not connections."""
-    builder = builder.no_proxy().timeout(timedelta(seconds=TIMEOUT)).max_connections(STREAMS)
-    if target.authority:
-        return builder.http2(enable=True).add_root_certificate_pem(target.authority.read_bytes())
-    return builder.http2_prior_knowledge()
-
-
 class Pyreqwest:
+    multithreaded = False
+
     def __init__(self, target: Target) -> None:
         from pyreqwest.client import SyncClientBuilder
 
-        self._client = pyreqwest_builder(SyncClientBuilder(), target).build()
+        streams = target.connections * target.streams
+        self._client = pyreqwest_builder(SyncClientBuilder(), target, streams, multithreaded=self.multithreaded).build()
         self._request = target.requests()
 
     def warm_up(self) -> None:
         require(self._send().version, "HTTP/2.0")
 
-    def get(self) -> bytes:
-        return bytes(self._send().bytes())
+    def get(self) -> Any:
+        return self._send().bytes()
 
     def close(self) -> None:
         self._client.close()
@@ -222,27 +221,62 @@ class Pyreqwest:
         return (request.headers(headers) if headers else request).build().send()
 
 
+class PyreqwestMt(Pyreqwest):
+    multithreaded = True
+
+
 class AsyncPyreqwest:
+    """One client: it has one connection, whatever it is told, so all the streams are asked of that."""
+
+    multithreaded = False
+    one_each = False
+    """Whether there is a client for each connection; the requests go round them."""
+
     def __init__(self, target: Target) -> None:
         from pyreqwest.client import ClientBuilder
 
-        self._client = pyreqwest_builder(ClientBuilder(), target).build()
+        count = target.connections if self.one_each else 1
+        streams = target.connections * target.streams // count
+        self._clients = [
+            pyreqwest_builder(ClientBuilder(), target, streams, multithreaded=self.multithreaded).build()
+            for _ in range(count)
+        ]
+        self._turn = cycle(self._clients)
         self._request = target.requests()
 
     async def __aenter__(self) -> Self:
-        require((await self._send()).version, "HTTP/2.0")
+        for _ in self._clients:
+            require((await self._send()).version, "HTTP/2.0")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._client.close()
+        for client in self._clients:
+            await client.close()
 
-    async def get(self) -> bytes:
-        return bytes(await (await self._send()).bytes())
+    async def get(self) -> Any:
+        return await (await self._send()).bytes()
 
     async def _send(self) -> Any:
         url, headers = self._request()
-        request = self._client.get(url)
+        request = next(self._turn).get(url)
         return await (request.headers(headers) if headers else request).build().send()
+
+
+class AsyncPyreqwestMt(AsyncPyreqwest):
+    multithreaded = True
+
+
+class AsyncPyreqwestEach(AsyncPyreqwest):
+    one_each = True
+
+
+def pyreqwest_builder(builder: Any, target: Target, streams: int, *, multithreaded: bool) -> Any:
+    """Tell a builder what all of its clients are told; its ``max_connections`` bounds requests, not connections."""
+    builder = builder.no_proxy().timeout(timedelta(seconds=TIMEOUT)).max_connections(streams)
+    builder = builder.runtime_multithreaded(multithreaded)
+    if target.authority:
+        return builder.http2(enable=True).add_root_certificate_pem(target.authority.read_bytes())
+    return builder.http2_prior_knowledge()
 
 
 THREADED: dict[str, type[Any]] = {
@@ -252,5 +286,11 @@ THREADED: dict[str, type[Any]] = {
     "niquests-gather": NiquestsGather,
     "pycurl": Pycurl,
     "pyreqwest": Pyreqwest,
+    "pyreqwest-mt": PyreqwestMt,
 }
-ASYNCIO: dict[str, type[Any]] = {"httpx2-async": AsyncHttpx2, "pyreqwest-async": AsyncPyreqwest}
+ASYNCIO: dict[str, type[Any]] = {
+    "httpx2-async": AsyncHttpx2,
+    "pyreqwest-async": AsyncPyreqwest,
+    "pyreqwest-async-mt": AsyncPyreqwestMt,
+    "pyreqwest-async-each": AsyncPyreqwestEach,
+}

@@ -1,4 +1,7 @@
-"""Measure turbopool beside its peers against one local nginx: ``make bench``; ``ARGS="--only h2"`` for HTTP/2 alone.
+"""Measure turbopool beside its peers against local servers: ``make bench``.
+
+``ARGS=--goals`` measures just what the goals beside the fastest clients need, ``ARGS="--goals --write"`` also writes
+docs/performance.md, ``ARGS="--only h2"`` does HTTP/2 alone.
 
 Rounds are interleaved: every round measures every client in every scenario, each in a process of its own, in another
 order each time, so that a slow minute of the machine meets them all. Ratios are taken within a round.
@@ -9,24 +12,32 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
+import shutil
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from environments import APART, prepare
-from report import write
-from scenarios import SCENARIOS, Scenario
+from goals import SHOWN_WITH_THEM, SPEED_GOALS
+from machine import facts
+from report import Run, write
+from scenarios import SCENARIOS, Scenario, needed
 from server import Server, accepted, servers
+from target import Target
 
 WORKER = Path(__file__).with_name("worker.py")
 RESULTS = Path(__file__).parent / "results"
+DOCS = Path(__file__).parent.parent / "docs"
 
-QUIET = 0.5
-"""Load average below which the machine counts as our own."""
+ROUNDS, GOALS_ROUNDS = 3, 5
+"""Unless told: where goals are judged, medians shall be steadier."""
+
+GRACE = 60.0
+"""Seconds that a client may take for what is not measured."""
 
 
 class Bench:
@@ -54,21 +65,19 @@ class Bench:
             for peer in peers[first:] + peers[:first]:
                 result = self._measure(scenario, peer, server)
                 self.figures.setdefault(scenario.name, {}).setdefault(peer, []).append(result)
-                seen = f"{result['rate']:9,.0f}/s" if result else "failed"
-                print(f"round {number + 1}  {scenario.title:56} {peer:16} {seen}", flush=True)
+                print(f"round {number + 1}  {scenario.title:66} {peer:20} {seen(result)}", flush=True)
 
     def _measure(self, scenario: Scenario, peer: str, server: Server) -> dict[str, Any] | None:
         """Run one worker; a failure is kept with its last line."""
         seconds = self._seconds * scenario.share
-        concurrency = scenario.fewer.get(peer, scenario.concurrency)
+        target = target_of(scenario, peer, server)
         command = [self._pythons.get(base(peer), self._peers_python), str(WORKER), peer, scenario.kind]
-        command += ["--concurrency", str(concurrency), "--seconds", str(seconds)]
-        command += ["--keys", str(scenario.keys), "--clients", str(scenario.clients)]
-        command += ["--connections", str(scenario.connections), *ways(scenario, server)]
+        command += [target.as_text(), "--seconds", str(seconds)]
+        command += ["--http2"] * (scenario.http2 is not None)
         command += ["--no-collector"] * (not scenario.collector)
         before = accepted(server.port)
         try:
-            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds + 60)
+            done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds + GRACE)
         except subprocess.TimeoutExpired:
             self.failures.append((peer, scenario.title, "did not end"))
             return None
@@ -76,9 +85,9 @@ class Bench:
             self.failures.append((peer, scenario.title, done.stderr.strip().rpartition("\n")[2]))
             return None
         result: dict[str, Any] = json.loads(done.stdout)
-        counted = server.counted or not scenario.http2
-        result["connections"] = accepted(server.port) - before - 1 if counted else None
-        result["concurrency"] = concurrency
+        counted = result.get("rate") and (scenario.http2 is None or server.http2[scenario.http2.server].counted)
+        result["connections"] = accepted(server.port) - before - 1 if counted else result.pop("open", None)
+        result["concurrency"] = target.callers
         if failed := result.pop("failed", []):
             self.failures.append((peer, scenario.title, f"{len(failed)} requests failed, first with {failed[0]}"))
         return result
@@ -89,43 +98,95 @@ def base(peer: str) -> str:
     return peer.partition("-")[0]
 
 
-def ways(scenario: Scenario, server: Server) -> list[str]:
-    """Return what tells a worker where the server is, and how to speak to it."""
-    if scenario.http2 is None:
-        return ["--port", str(server.port)]
-    options = ["--http2", "--port", str(server.tls if scenario.http2.tls else server.prior)]
-    options += ["--authority", str(server.authority)] * scenario.http2.tls
-    return options + ["--unique", server.unique] * scenario.http2.unique
+def seen(result: dict[str, Any] | None) -> str:
+    """Word a result shortly."""
+    if result is None:
+        return "failed"
+    return f"{result['rate']:9,.0f}/s" if "rate" in result else f"{result['kib']:9.2f} KiB each"
 
 
-def facts(arguments: argparse.Namespace, load: float) -> str:
-    """Say where and how it was measured; ``load`` is the machine's load average before the first cell."""
-    quiet = "" if load < QUIET else " **Other work was running: take the ratios with care.**"
-    return (
-        f"{arguments.rounds} interleaved rounds of {arguments.seconds:g} s a cell (HTTP/2: half of it); "
-        f"{os.cpu_count()} cores, which client and server share; server nginx (HTTP/2: {arguments.server}); "
-        f"Python {platform.python_version()}; {time.strftime('%Y-%m-%d')}; load average at the start {load:.1f}.{quiet}"
+def target_of(scenario: Scenario, peer: str, server: Server) -> Target:
+    """Say what a client is to ask for."""
+    target = Target(
+        port=server.secure if scenario.tls else server.port,
+        authority=server.authority if scenario.tls else None,
+        path=scenario.path,
+        callers=scenario.fewer.get(peer, scenario.concurrency),
+        connections=scenario.connections,
+        keys=scenario.keys,
+        clients=scenario.clients,
     )
+    if scenario.http2 is None:
+        return target
+    there = server.http2[scenario.http2.server]
+    return replace(
+        target,
+        port=there.tls if scenario.http2.tls else there.prior,
+        authority=server.authority if scenario.http2.tls else None,
+        unique=there.unique if scenario.http2.unique else "",
+    )
+
+
+def chosen(arguments: argparse.Namespace) -> list[Scenario]:
+    """Return the scenarios that the arguments ask for, with the peers that they ask for."""
+    cells = [(cell.scenario, cell.peer) for goal in SPEED_GOALS for cell in goal.cells]
+    cells += [(cell.scenario, cell.peer) for cell in SHOWN_WITH_THEM]
+    scenarios = needed(cells) if arguments.goals else list(SCENARIOS)
+    names = frozenset(arguments.peers.split(",")) if arguments.peers else frozenset()
+    wanted = (
+        (scenario.name, peer)
+        for scenario in scenarios
+        for peer in scenario.peers
+        if arguments.only in scenario.name and (not names or base(peer) == "turbopool" or {peer, base(peer)} & names)
+    )
+    return needed(wanted)
+
+
+def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, help=f"default: {ROUNDS}, with --goals {GOALS_ROUNDS}")
+    parser.add_argument("--seconds", type=float, default=2.0, help="of each cell; half of it for most over HTTP/2")
+    parser.add_argument("--only", default="", metavar="PART", help="scenarios whose name holds this")
+    parser.add_argument("--peers", default="", metavar="NAME,NAME", help="and turbopool; a package names all its uses")
+    parser.add_argument("--goals", action="store_true", help="what the goals beside the fastest clients need, no more")
+    parser.add_argument("--write", action="store_true", help="put the report into docs/performance.md")
+    arguments = parser.parse_args(words)
+    if arguments.write and (arguments.only or arguments.peers):
+        parser.error("--write is for a whole run, without --only and --peers")
+    if arguments.rounds is None:
+        arguments.rounds = GOALS_ROUNDS if arguments.goals else ROUNDS
+    return arguments
 
 
 def main() -> int:
     """Measure, write the report, print it; returns 1 if turbopool itself failed anywhere."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each cell; half of it over HTTP/2")
-    parser.add_argument("--only", default="", help="scenarios whose name holds this")
-    parser.add_argument("--server", choices=["nginx", "nghttpd"], default="nginx", help="for HTTP/2")
-    arguments = parser.parse_args()
-
-    scenarios = [scenario for scenario in SCENARIOS if arguments.only in scenario.name]
+    arguments = parse()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended, too
+    scenarios = chosen(arguments)
     bench = Bench(arguments.seconds, scenarios)
-    how = facts(arguments, os.getloadavg()[0])
-    with servers(arguments.server) as server:
+    load = os.getloadavg()[0]
+    http2 = {scenario.http2.server for scenario in scenarios if scenario.http2}
+    with servers(*http2) as server:
         for number in range(arguments.rounds):
             bench.round(number, server)
 
-    print("\n" + write(RESULTS, how, scenarios, bench.figures, bench.failures))
-    return 1 if any(peer.startswith("turbopool") for peer, _, _ in bench.failures) else 0
+    command = f'make bench ARGS="{" ".join(sys.argv[1:])}"' if sys.argv[1:] else "make bench"
+    run = Run(
+        command=command,
+        facts=facts(bench.figures, http2 | {"nginx"}, load),
+        rounds=arguments.rounds,
+        seconds=arguments.seconds,
+        scenarios=scenarios,
+        figures=bench.figures,
+        failures=bench.failures,
+    )
+    print("\n" + write(RESULTS, run))
+    if arguments.write:
+        for name in ("performance.md", "performance.svg"):
+            shutil.copy(RESULTS / name, DOCS / name)
+        print(f"and to {DOCS}: performance.md, performance.svg")
+    return 1 if any(base(peer) == "turbopool" for peer, _, _ in bench.failures) else 0
 
 
 if __name__ == "__main__":

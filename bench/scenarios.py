@@ -1,27 +1,31 @@
-"""What is measured, and what is hoped for."""
+"""What is measured: goals.py says what is hoped for."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from target import BIG, SMALL
 
 PEERS_WITH_THREADS = (
     "turbopool", "turbopool-send", "requests", "urllib3", "httpx", "httpx2", "aiohttp", "pycurl", "pyreqwest",
+    "pyreqwest-mt",
 )  # fmt: skip
 """aiohttp has tasks of one event loop where the others have threads."""
 
 ITSELF_CONNECTIONS = 64
 """Where turbopool is compared with itself: one for each of 64 keys, so that one key may have as many."""
 
-PEERS_IN_FLIGHT = ("turbopool", "aiohttp", "pyreqwest-async")
+PEERS_IN_FLIGHT = ("turbopool", "aiohttp", "pyreqwest-async", "pyreqwest-async-mt")
 
-HTTP2_PEERS = ("turbopool", "httpx2", "niquests", "pycurl", "pyreqwest")
+HTTP2_PEERS = ("turbopool", "httpx2", "niquests", "pycurl", "pyreqwest", "pyreqwest-mt")
 """All of them speak it by prior knowledge, too. What httpx has is also httpx2's; requests and aiohttp have none."""
 
-HTTP2_PEERS_IN_FLIGHT = ("turbopool", "httpx2-async", "niquests-gather", "pyreqwest-async")
+HTTP2_PEERS_IN_FLIGHT = ("turbopool", "httpx2-async", "niquests-gather", "pyreqwest-async", "pyreqwest-async-mt")
 
-HTTP2_GOAL = 3.5
+OURS = ("turbopool", "turbopool-send")
+"""``send_async().result()`` and ``send()``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +36,8 @@ class Http2:
     """With TLS, by ALPN; else by prior knowledge."""
     unique: bool
     """Each request has a path of its own, and a header field of its own."""
+    server: str = "nginx"
+    """Or nghttpd."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +47,7 @@ class Scenario:
     name: str
     title: str
     kind: str
-    """``load``, ``flight`` or ``waiters``, as worker.py takes it."""
+    """``load``, ``flight``, ``waiters``, ``idle`` or ``queued``, as worker.py takes it."""
     concurrency: int
     peers: tuple[str, ...] = ("turbopool",)
     keys: int = 1
@@ -53,6 +59,9 @@ class Scenario:
     """What every client may use, in words."""
     http2: Http2 | None = None
     """Over HTTP/2 and nothing else, else over HTTP/1.1."""
+    tls: bool = False
+    """HTTP/1.1 over TLS."""
+    path: str = SMALL
     fewer: Mapping[str, int] = field(default_factory=dict)
     """Peers that are given another concurrency, since they are slow."""
     share: float = 1.0
@@ -61,43 +70,33 @@ class Scenario:
     """Whether Python's cyclic garbage collector runs, which walks over every request that waits."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One client in one scenario."""
-
-    scenario: str
-    peer: str = "turbopool"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goal:
-    """A bound for the ratio of two rates, each pair taken from one round."""
-
-    title: str
-    of: Cell
-    to: Cell
-    at_least: float | None = None
-    at_most: float | None = None
-    """For a ratio of times: it is turned round."""
-
-
 def itself(name: str, title: str, kind: str, concurrency: int, **more: Any) -> Scenario:
     """Return a scenario of turbopool alone."""
-    return Scenario(name=name, title=title, kind=kind, concurrency=concurrency, connections=ITSELF_CONNECTIONS, **more)
+    return Scenario(
+        name=name,
+        title=title,
+        kind=kind,
+        concurrency=concurrency,
+        connections=ITSELF_CONNECTIONS,
+        allowed=f"at most {ITSELF_CONNECTIONS} connections in all",
+        **more,
+    )
 
 
 def http2(*, tls: bool, unique: bool) -> Iterator[Scenario]:
     """Yield the loads over HTTP/2."""
     name = f"h2-{'tls' if tls else 'prior'}-{'unique' if unique else 'one'}"
     way = f"HTTP/2 ({'TLS' if tls else 'prior knowledge'}, {'unique paths' if unique else 'one URL'})"
-    for n in (1, 16, 64):
+    for n, server in ((1, "nginx"), (16, "nginx"), *([(16, "nghttpd")] if tls else []), (64, "nginx")):
+        other = server != "nginx"
         yield Scenario(
-            name=f"{name}-{n}",
-            title=f"{way}, {threads(n)}",
+            name=f"{name}-{n}{f'-{server}' if other else ''}",
+            title=f"{way}, {threads(n)}{f', {server}' if other else ''}",
             kind="load",
             concurrency=n,
             peers=HTTP2_PEERS,
-            http2=Http2(tls=tls, unique=unique),
+            http2=Http2(tls=tls, unique=unique, server=server),
+            connections=1,
             allowed="one connection of 100 streams (pycurl: a connection for each thread, as a handle has its own)",
             share=0.5,
         )
@@ -108,9 +107,34 @@ def http2(*, tls: bool, unique: bool) -> Iterator[Scenario]:
         concurrency=10_000,
         peers=HTTP2_PEERS_IN_FLIGHT,
         http2=Http2(tls=tls, unique=unique),
+        connections=1,
         fewer={"httpx2-async": 1_000, "niquests-gather": 1_000},
         allowed="one connection of 100 streams (niquests: 128); without pycurl, whose calls block",
         share=0.5,
+    )
+
+
+def memory() -> Iterator[Scenario]:
+    """Yield what measures memory."""
+    peers = (*OURS, "aiohttp", "pyreqwest-async")
+    for tls in (False, True):
+        yield Scenario(
+            name=f"idle-1000{'-tls' * tls}",
+            title=f"memory of 1,000 idle connections{', TLS' * tls}",
+            kind="idle",
+            concurrency=1_000,
+            peers=peers,
+            tls=tls,
+            connections=1_000,
+            allowed="1,000 connections, all opened by requests at the same time; growth of the client's process",
+        )
+    yield Scenario(
+        name="queued-10000",
+        title="memory of 10,000 requests that wait",
+        kind="queued",
+        concurrency=10_000,
+        peers=("turbopool", "aiohttp", "pyreqwest-async"),
+        allowed="16 connections, none of which answers; growth of the client's process",
     )
 
 
@@ -131,8 +155,8 @@ SCENARIOS = (
         for n in (1, 16, 64)
     ),
     Scenario(name="flight", title="10,000 in flight", kind="flight", concurrency=10_000, peers=PEERS_IN_FLIGHT),
-    itself("keys-1", "1 key, 16 threads", "load", 16),
-    itself("keys-64", "64 keys, 16 threads", "load", 16, keys=64),
+    itself("keys-1", "1 key, 16 threads", "load", 16, peers=OURS),
+    itself("keys-64", "64 keys, 16 threads", "load", 16, peers=OURS, keys=64),
     itself("clients-20", "20 clients of 3 keys, 16 threads", "load", 16, keys=3, clients=20),
     itself("flight-1", "1 key, 10,000 in flight", "flight", 10_000),
     itself("flight-64", "64 keys, 10,000 in flight", "flight", 10_000, keys=64),
@@ -145,41 +169,45 @@ SCENARIOS = (
     *http2(tls=False, unique=True),
     *http2(tls=True, unique=False),
     *http2(tls=True, unique=True),
+    Scenario(
+        name="h2-tls-one-flight-6",
+        title="HTTP/2 (TLS, one URL), 10,000 in flight, 6 connections",
+        kind="flight",
+        concurrency=10_000,
+        peers=("turbopool", "pyreqwest-async", "pyreqwest-async-mt", "pyreqwest-async-each"),
+        http2=Http2(tls=True, unique=False),
+        connections=6,
+        allowed="6 connections of 100 streams (pyreqwest: a client has one connection, so it may have all 600 on that; "
+        "-each: six clients, 100 on each)",
+    ),
+    Scenario(
+        name="https-16",
+        title=f"HTTPS, {threads(16)}",
+        kind="load",
+        concurrency=16,
+        peers=(*OURS, "urllib3", "httpx2", "pycurl", "pyreqwest", "pyreqwest-mt"),
+        tls=True,
+        allowed="at most 16 connections, HTTP/1.1 over TLS, the certificate verified",
+    ),
+    Scenario(
+        name="mib-4",
+        title=f"1 MiB bodies, {threads(4)}",
+        kind="load",
+        concurrency=4,
+        peers=(*OURS, "urllib3", "pycurl", "pyreqwest", "pyreqwest-mt"),
+        connections=4,
+        path=BIG,
+        allowed="at most 4 connections; pycurl with its largest receive buffer, pyreqwest without a copy",
+    ),
+    *memory(),
 )
 
-GOALS = (
-    Goal(title="16 threads, beside httpx2", of=Cell("threads-16"), to=Cell("threads-16", "httpx2"), at_least=5.0),
-    Goal(title="16 threads, beside urllib3", of=Cell("threads-16"), to=Cell("threads-16", "urllib3"), at_least=3.0),
-    Goal(title="10,000 in flight, beside aiohttp", of=Cell("flight"), to=Cell("flight", "aiohttp"), at_least=1.5),
-    Goal(title="64 keys, beside one, 16 threads", of=Cell("keys-64"), to=Cell("keys-1"), at_least=0.9),
-    Goal(title="64 keys, beside one, in flight", of=Cell("flight-64"), to=Cell("flight-1"), at_least=0.9),
-    Goal(
-        title="20 clients of 3 keys, beside one key, 16 threads", of=Cell("clients-20"), to=Cell("keys-1"), at_least=0.9
-    ),
-    Goal(
-        title="20 clients of 3 keys, beside one key, in flight", of=Cell("flight-20"), to=Cell("flight-1"), at_least=0.9
-    ),
-    Goal(
-        title="time a request takes with 10,000 waiting, beside 10",
-        of=Cell("waiters-10000"),
-        to=Cell("waiters-10"),
-        at_most=1.2,
-    ),
-    Goal(
-        title="the same without Python's garbage collector: the pool's own share",
-        of=Cell("waiters-10000-plain"),
-        to=Cell("waiters-10-plain"),
-        at_most=1.2,
-    ),
-    *(
-        Goal(
-            title=f"{scenario.title}, beside {peer}",
-            of=Cell(scenario.name),
-            to=Cell(scenario.name, peer),
-            at_least=HTTP2_GOAL,
-        )
+
+def needed(cells: Iterable[tuple[str, str]]) -> list[Scenario]:
+    """Return the scenarios of these cells, each with just the clients that are in one; who is first stays first."""
+    wanted = frozenset(cells)
+    chosen = (
+        replace(scenario, peers=tuple(peer for peer in scenario.peers if (scenario.name, peer) in wanted))
         for scenario in SCENARIOS
-        for peer in ("httpx2", "niquests")
-        if scenario.http2 and scenario.kind == "load" and scenario.concurrency > 1
-    ),
-)
+    )
+    return [scenario for scenario in chosen if scenario.peers]

@@ -1,4 +1,4 @@
-"""The one local nginx that every client is measured against, or nghttpd in its place for HTTP/2."""
+"""The one local nginx that every client is measured against, and nghttpd beside it for HTTP/2."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from target import BIG, BODIES, SMALL
+
 HOSTS = [f"127.0.0.{n}" for n in range(1, 65)]
 """Loopback addresses, so that 64 keys need no more than one server: a pool's key holds its host."""
-
-BODY = "hello world, this is a small body\n"
 
 STREAMS = 128
 """Streams at once that the server allows on a connection: no client is held below its own 100."""
@@ -27,17 +27,19 @@ CONFIG = """
 worker_processes 1; daemon off; pid nginx.pid; error_log error.log crit;
 events {{ worker_connections 4096; }}
 http {{
-    access_log off; keepalive_requests 100000000; keepalive_timeout 600; http2_max_concurrent_streams {streams};
+    access_log off; sendfile on;
+    keepalive_requests 100000000; keepalive_timeout 600; http2_max_concurrent_streams {streams};
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
+    ssl_protocols TLSv1.2 TLSv1.3; ssl_certificate {chain}; ssl_certificate_key {key};
     server {{
-        {listen}
+        {listen} listen 127.0.0.1:{secure} ssl;
         location /d {{ return 200 "{body}"; }}
+        location = {big} {{ root {folder}; }}
         location = /status {{ stub_status; }}
     }}
     server {{
         listen 127.0.0.1:{prior} http2; listen 127.0.0.1:{tls} ssl http2;
-        ssl_certificate {chain}; ssl_certificate_key {key};
         if ($server_protocol != HTTP/2.0) {{ return 505; }}
         location /d {{ return 200 "{body}"; }}
     }}
@@ -65,37 +67,48 @@ def accepted(port: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Http2Server:
+    """Where one listens for HTTP/2."""
+
+    prior: int
+    """Without TLS: the client has to know."""
+    tls: int
+    """Over TLS, by ALPN."""
+    unique: str
+    """Makes one path of each number."""
+    counted: bool
+    """Whether it is nginx, which counts its connections."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Server:
     """Where the servers listen."""
 
     port: int
     """HTTP/1.1, on all of HOSTS, and the count of connections."""
-    prior: int
-    """HTTP/2 without TLS: the client has to know."""
-    tls: int
-    """HTTP/2 over TLS, by ALPN."""
+    secure: int
+    """HTTP/1.1 over TLS."""
     authority: Path
     """Who signed the certificate."""
-    unique: str = "/d/{}"
-    """Makes one path of each number."""
-    counted: bool = True
-    """Whether nginx counts the connections of HTTP/2, too."""
+    http2: Mapping[str, Http2Server]
+    """By name."""
 
 
 @contextlib.contextmanager
-def servers(http2: str = "nginx") -> Iterator[Server]:
-    """Run them while the block lasts: nginx for all, or ``nghttpd`` beside it for HTTP/2."""
+def servers(*http2: str) -> Iterator[Server]:
+    """Run them while the block lasts: nginx, and beside it nghttpd if it is named."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
         server = stack.enter_context(nginx(folder))
-        if http2 == "nghttpd":
+        if "nghttpd" in http2:
             prior, tls = free_ports(2)
-            (folder / "d").write_text(BODY)
+            (folder / SMALL[1:]).write_bytes(BODIES[SMALL])
             limits = ["-d", name, "-a", HOSTS[0], "-m", str(STREAMS)]
             keys = [str(folder / "key.pem"), str(folder / "chain.pem")]
             stack.enter_context(running("nghttpd", [*limits, "--no-tls", str(prior)], prior, folder / "prior.log"))
             stack.enter_context(running("nghttpd", [*limits, str(tls), *keys], tls, folder / "tls.log"))
-            server = replace(server, prior=prior, tls=tls, unique="/d?{}", counted=False)
+            nghttpd = Http2Server(prior=prior, tls=tls, unique=f"{SMALL}?{{}}", counted=False)
+            server = replace(server, http2={**server.http2, "nghttpd": nghttpd})
         yield server
 
 
@@ -103,14 +116,20 @@ def servers(http2: str = "nginx") -> Iterator[Server]:
 def nginx(folder: Path) -> Iterator[Server]:
     """Run nginx with one worker."""
     certify(folder)
-    port, prior, tls = free_ports(3)
-    server = Server(port=port, prior=prior, tls=tls, authority=folder / "ca.pem")
+    folder.chmod(0o755)  # the worker may be another user than its master
+    (folder / BIG[1:]).write_bytes(BODIES[BIG])
+    port, secure, prior, tls = free_ports(4)
+    http2 = Http2Server(prior=prior, tls=tls, unique=f"{SMALL}/{{}}", counted=True)
+    server = Server(port=port, secure=secure, authority=folder / "ca.pem", http2={"nginx": http2})
     config = CONFIG.format(
         listen=" ".join(f"listen {host}:{port};" for host in HOSTS),
+        secure=secure,
         prior=prior,
         tls=tls,
         streams=STREAMS,
-        body=BODY.replace("\n", "\\n"),
+        body=BODIES[SMALL].decode().replace("\n", "\\n"),
+        big=BIG,
+        folder=folder,
         chain=folder / "chain.pem",
         key=folder / "key.pem",
     )
@@ -118,6 +137,13 @@ def nginx(folder: Path) -> Iterator[Server]:
     options = ["-p", str(folder), "-e", "error.log", "-c", "nginx.conf"]
     with running("nginx", options, port, folder / "error.log"):
         yield server
+
+
+def version(program: str) -> str:
+    """Return what a server says of its version."""
+    option = "-v" if program == "nginx" else "--version"
+    done = subprocess.run([found(program), option], check=False, capture_output=True, text=True)
+    return (done.stdout + done.stderr).strip().removeprefix("nginx version: ").replace("/", " ")
 
 
 def certify(folder: Path) -> None:

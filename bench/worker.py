@@ -1,10 +1,12 @@
 """Measure one client in one scenario, in this process, and print one line of JSON.
 
-``python worker.py PEER KIND --concurrency N --port PORT ...``, run by run.py in the peer's own environment. Kinds:
+``python worker.py PEER KIND TARGET ...``, run by run.py in the peer's own environment; the target is a line of JSON
+(see target.py). Kinds:
 
-- ``load``: N threads (or asyncio tasks) each send one request after the other, for some seconds.
-- ``flight``: N requests are submitted at once and awaited, again and again.
-- ``waiters``: N requests wait in the queue all the time; for each answered one another is submitted.
+- ``load``: the callers, threads (or asyncio tasks), each send one request after the other, for some seconds.
+- ``flight``: as many requests as there are callers are submitted at once and awaited, again and again.
+- ``waiters``: as many requests wait in the queue all the time; for each answered one another is submitted.
+- ``idle``, ``queued``: what the process grows by with each idle connection, or with each request that waits.
 
 Every answer's body is compared: a client that mixes up answers is not measured but fails. Under ``load`` a request that
 raises is not counted, and reported; its thread's time counts up to the last answer.
@@ -24,88 +26,95 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import h2_peers
+import memory
 import peers
-from h2_target import Target
+from target import Target, WrongAnswerError
 
-BODY = b"hello world, this is a small body\n"
-
-
-class WrongAnswerError(Exception):
-    """The body is not the one that the server sends."""
+ASYNCIO = frozenset(peers.ASYNCIO | h2_peers.ASYNCIO)
+EVERYONE = frozenset(peers.THREADED | h2_peers.THREADED) | ASYNCIO
 
 
-def check(body: bytes) -> None:
-    """Refuse any body but the server's."""
-    if body != BODY:
-        raise WrongAnswerError(body[:80])
+class Load:
+    """Threads that call ``peer.get``, each again as soon as it is answered, after a first time that is not counted."""
 
+    def __init__(self, peer: Any, target: Target, seconds: float) -> None:
+        self._get, self._check, self._seconds = peer.get, target.check, seconds
+        self._laps = [list[float]() for _ in range(target.callers)]
+        self._all_warm = threading.Barrier(target.callers, action=self._begin)
+        self._wrong: list[WrongAnswerError] = []
+        self._failed: list[str] = []
+        self._answered: list[float] = []
 
-def load(peer: Any, threads: int, seconds: float) -> dict[str, Any]:
-    """Let ``threads`` threads call ``peer.get``, each again as soon as it is answered."""
-    laps: list[list[float]] = [[] for _ in range(threads)]
-    wrong: list[WrongAnswerError] = []
-    failed: list[str] = []
-    answered: list[float] = []
+    def run(self) -> dict[str, Any]:
+        """Let them work, and return what they saw."""
+        self._check(self._get())
+        workers = [threading.Thread(target=self._work, args=(own,)) for own in self._laps]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        took, cpu = max(self._answered) - self._start, time.process_time() - self._cpu
+        if self._wrong:
+            raise self._wrong[0]
+        return summary(took, cpu, sorted(lap for own in self._laps for lap in own)) | {"failed": self._failed}
 
-    def work(own: list[float]) -> None:
-        get, clock = peer.get, time.perf_counter
-        last = clock()
+    def _begin(self) -> None:
+        self._cpu, self._start = time.process_time(), time.perf_counter()
+
+    def _work(self, own: list[float]) -> None:
+        get, check, clock = self._get, self._check, time.perf_counter
+        self._ask()
+        self._all_warm.wait()
+        last, stop_at = clock(), self._start + self._seconds
         while (start := clock()) < stop_at:
             try:
                 check(get())
             except WrongAnswerError as error:
-                wrong.append(error)
+                self._wrong.append(error)
             except Exception as error:  # noqa: BLE001  # whatever a peer raises is told
-                failed.append(repr(error))
+                self._failed.append(repr(error))
             else:
                 last = clock()
                 own.append(last - start)
-        answered.append(last)
+        self._answered.append(last)
 
-    check(peer.get())
-    workers = [threading.Thread(target=work, args=(own,)) for own in laps]
-    cpu, start = time.process_time(), time.perf_counter()
-    stop_at = start + seconds
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    took, cpu = max(answered) - start, time.process_time() - cpu
-    if wrong:
-        raise wrong[0]
-    return summary(took, cpu, sorted(lap for own in laps for lap in own)) | {"failed": failed}
+    def _ask(self) -> None:
+        try:
+            self._check(self._get())
+        except Exception as error:  # noqa: BLE001  # the others shall not wait for this thread
+            self._failed.append(repr(error))
 
 
-def flight(peer: Any, in_flight: int, seconds: float) -> dict[str, Any]:
-    """Submit ``in_flight`` requests from this thread and wait for all of them, again and again."""
+def load(peer: Any, target: Target, seconds: float) -> dict[str, Any]:
+    """Let as many threads work as there are callers."""
+    return Load(peer, target, seconds).run()
 
-    def batch() -> None:
-        for body in peer.batch(in_flight):
+
+def flight(peer: Any, target: Target, seconds: float) -> dict[str, Any]:
+    """Submit all requests from this thread and wait for them, again and again, after a first time not counted."""
+    check, laps, took = target.check, list[float](), 0.0
+    for body in peer.batch(target.callers):
+        check(body)
+    cpu = time.process_time()
+    while took < seconds:
+        start = time.perf_counter()
+        for body in peer.batch(target.callers):
             check(body)
-
-    return batches(batch, in_flight, seconds)
-
-
-def batches(batch: Callable[[], None], size: int, seconds: float) -> dict[str, Any]:
-    """Run whole batches for about ``seconds``, after a first one that is not counted."""
-    batch()
-    cpu, start, done = time.process_time(), time.perf_counter(), 0
-    while (took := time.perf_counter() - start) < seconds:
-        batch()
-        done += size
-    return summary(took, time.process_time() - cpu, [], done)
+        laps.append(time.perf_counter() - start)
+        took += laps[-1]
+    return summary(took, time.process_time() - cpu, sorted(laps), len(laps) * target.callers)
 
 
-def waiters(peer: Any, waiting: int, connections: int, seconds: float) -> dict[str, Any]:
-    """Keep ``waiting`` requests in the queue: the oldest is awaited, then another is submitted.
+def waiters(peer: Any, target: Target, seconds: float) -> dict[str, Any]:
+    """Keep the queue as long as there are callers: the oldest is awaited, then another is submitted.
 
     The thread always waits for the oldest, so it sleeps and wakes alike however long the queue is.
     """
-    queue = deque(peer.submit() for _ in range(waiting + connections))
+    check, queue = target.check, deque(peer.submit() for _ in range(target.callers + target.connections))
 
     def turn() -> None:
         check(queue.popleft().result().content)
@@ -124,10 +133,9 @@ def waiters(peer: Any, waiting: int, connections: int, seconds: float) -> dict[s
     return result
 
 
-async def async_load(peer: Any, tasks: int, seconds: float) -> dict[str, Any]:
-    """Let ``tasks`` asyncio tasks call ``peer.get``, each again as soon as it is answered."""
-    laps: list[float] = []
-    clock = time.perf_counter
+async def async_load(peer: Any, target: Target, seconds: float) -> dict[str, Any]:
+    """Let asyncio tasks call ``peer.get``, each again as soon as it is answered."""
+    check, laps, clock = target.check, list[float](), time.perf_counter
 
     async def work() -> None:
         while (start := clock()) < stop_at:
@@ -138,26 +146,29 @@ async def async_load(peer: Any, tasks: int, seconds: float) -> dict[str, Any]:
         check(await peer.get())
         cpu, start = time.process_time(), clock()
         stop_at = start + seconds
-        await asyncio.gather(*(work() for _ in range(tasks)))
+        await asyncio.gather(*(work() for _ in range(target.callers)))
         took, cpu = clock() - start, time.process_time() - cpu
     return summary(took, cpu, sorted(laps))
 
 
-async def async_flight(peer: Any, in_flight: int, seconds: float) -> dict[str, Any]:
-    """Gather ``in_flight`` requests, again and again."""
+async def async_flight(peer: Any, target: Target, seconds: float) -> dict[str, Any]:
+    """Gather all requests, again and again, after a first time not counted."""
+    check, laps, took = target.check, list[float](), 0.0
     async with peer:
-        for body in await asyncio.gather(*(peer.get() for _ in range(in_flight))):
+        for body in await asyncio.gather(*(peer.get() for _ in range(target.callers))):
             check(body)
-        cpu, start, done = time.process_time(), time.perf_counter(), 0
-        while (took := time.perf_counter() - start) < seconds:
-            for body in await asyncio.gather(*(peer.get() for _ in range(in_flight))):
+        cpu = time.process_time()
+        while took < seconds:
+            start = time.perf_counter()
+            for body in await asyncio.gather(*(peer.get() for _ in range(target.callers))):
                 check(body)
-            done += in_flight
-    return summary(took, time.process_time() - cpu, [], done)
+            laps.append(time.perf_counter() - start)
+            took += laps[-1]
+    return summary(took, time.process_time() - cpu, sorted(laps), len(laps) * target.callers)
 
 
 def summary(took: float, cpu: float, laps: list[float], requests: int = 0) -> dict[str, Any]:
-    """Rate per second, p50 and p99 in milliseconds where each request was timed, CPU in microseconds per request."""
+    """Rate per second, p50 and p99 in milliseconds of what was timed, CPU in microseconds per request."""
     requests = requests or len(laps)
     return {
         "requests": requests,
@@ -168,67 +179,71 @@ def summary(took: float, cpu: float, laps: list[float], requests: int = 0) -> di
     }
 
 
-def connect(arguments: argparse.Namespace) -> Any:
-    """Make the peer."""
-    if arguments.http2:
-        target = Target(
-            port=arguments.port,
-            authority=arguments.authority,
-            unique=arguments.unique,
-            threads=arguments.concurrency,
-        )
-        return (h2_peers.THREADED | h2_peers.ASYNCIO)[arguments.peer](target)
-    spread = {"keys": arguments.keys, "clients": arguments.clients} if arguments.peer.startswith("turbopool") else {}
-    connections = (
-        min(arguments.connections, arguments.concurrency) if arguments.kind == "load" else arguments.connections
-    )
-    return (peers.THREADED | peers.ASYNCIO)[arguments.peer](arguments.port, connections, **spread)
-
-
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
+def measure(arguments: argparse.Namespace, target: Target) -> dict[str, Any]:
     """Run the scenario that the arguments name."""
-    peer = connect(arguments)
-    if arguments.peer in peers.ASYNCIO | h2_peers.ASYNCIO:
-        import uvloop
-
-        run = async_load if arguments.kind == "load" else async_flight
-        return uvloop.run(run(peer, arguments.concurrency, arguments.seconds))
-
+    adapters = (h2_peers.THREADED | h2_peers.ASYNCIO) if arguments.http2 else (peers.THREADED | peers.ASYNCIO)
+    make, kind, seconds = adapters[arguments.peer], arguments.kind, arguments.seconds
+    if arguments.peer in ASYNCIO:
+        return with_loop(make, target, kind, seconds)
+    if kind == "idle":
+        return memory.idle(make, target, by_threads=arguments.peer != "turbopool")
+    if kind == "queued":
+        return memory.queued(make, target)
+    peer = make(target)
     if arguments.http2:
         peer.warm_up()
-    match arguments.kind:
-        case "load":
-            result = load(peer, arguments.concurrency, arguments.seconds)
-        case "flight":
-            result = flight(peer, arguments.concurrency, arguments.seconds)
-        case _:
-            result = waiters(peer, arguments.concurrency, arguments.connections, arguments.seconds)
+    result: dict[str, Any] = {"load": load, "flight": flight, "waiters": waiters}[kind](peer, target, seconds)
+    result["open"] = memory.connections_to(target.port)
     peer.close()
     return result
 
 
+def with_loop(make: Callable[[Target], Any], target: Target, kind: str, seconds: float) -> dict[str, Any]:
+    """Run a scenario with tasks of one event loop."""
+    import uvloop
+
+    async def run() -> dict[str, Any]:
+        match kind:
+            case "idle":
+                return await memory.async_idle(make, target)
+            case "queued":
+                return await memory.async_queued(make, target)
+            case "load":
+                return await async_load(make(target), target, seconds)
+            case _:
+                return await async_flight(make(target), target, seconds)
+
+    return uvloop.run(run())  # type: ignore[no-any-return]
+
+
+def version(peer: str) -> str:
+    """Return the version of a peer, and of what it stands on."""
+    package = peer.partition("-")[0]
+    own = importlib.metadata.version(package)
+    if package == "pycurl":
+        import pycurl
+
+        return f"{own}, {' '.join(pycurl.version.split()[1:3])}"
+    return f"{own}, uvloop {importlib.metadata.version('uvloop')}" if package == "aiohttp" else own
+
+
 def main() -> None:
     """Measure, and print the figures with the versions they belong to."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("peer", choices=sorted(peers.THREADED | peers.ASYNCIO | h2_peers.THREADED | h2_peers.ASYNCIO))
-    parser.add_argument("kind", choices=["load", "flight", "waiters"])
-    parser.add_argument("--concurrency", type=int, required=True)
-    parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--connections", type=int, required=True, help="in all, at most")
-    parser.add_argument("--keys", type=int, default=1, help="pools of each client (turbopool)")
-    parser.add_argument("--clients", type=int, default=1, help="clients (turbopool)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("peer", choices=sorted(EVERYONE))
+    parser.add_argument("kind", choices=["load", "flight", "waiters", "idle", "queued"])
+    parser.add_argument("target", type=Target.of)
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--no-collector", action="store_true", help="switch Python's cyclic garbage collector off")
     parser.add_argument("--http2", action="store_true", help="and nothing else")
-    parser.add_argument("--authority", type=Path, help="whom to trust over TLS (with --http2)")
-    parser.add_argument("--unique", default="", help="path of each request, with a place for its number (with --http2)")
     arguments = parser.parse_args()
     if arguments.no_collector:
         gc.disable()
-    distribution = arguments.peer.split("-")[0]
-    result = measure(arguments)
-    result |= {"version": importlib.metadata.version(distribution), "python": platform.python_version()}
-    print(json.dumps(result))
+    target: Target = arguments.target
+    if arguments.kind == "load" and not arguments.http2:  # a caller has no use for more than one
+        target = replace(target, connections=min(target.connections, target.callers))
+    result = measure(arguments, target)
+    print(json.dumps(result | {"version": version(arguments.peer), "python": platform.python_version()}))
 
 
 if __name__ == "__main__":

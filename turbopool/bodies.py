@@ -6,8 +6,11 @@ a worker thread, never on the dispatcher, because reading a file blocks and an i
 
 from __future__ import annotations
 
+import io
 import json as json_codec
 import os
+import stat
+import sys
 import threading
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from itertools import chain
@@ -33,6 +36,45 @@ ContentTypes = bytes | bytearray | memoryview | str | Readable | Iterable[bytes]
 
 FILE_PIECE = 65_536
 """Bytes read from a file at a time."""
+KERNEL_SENDS_FROM = 262_144
+"""Bytes of a file below which reading it costs no more than having the kernel send it."""
+
+
+class OpenFile:
+    """A part of a regular file that has been opened for us alone.
+
+    Attributes:
+        fd: the descriptor; it shares its position with the caller's, and never uses it.
+        start, length: which part, in bytes.
+    """
+
+    __slots__ = ("fd", "length", "start")
+
+    def __init__(self, fd: int, start: int, length: int) -> None:
+        self.fd = fd
+        self.start = start
+        self.length = length
+
+    def is_in_memory(self, at: int, size: int) -> bool:
+        """Whether the first and the last of these bytes can be read without waiting for a disk.
+
+        Raises:
+            OSError: the file system cannot tell.
+        """
+        first = self.start + at
+        try:
+            return all(os.preadv(self.fd, [bytearray(1)], place, os.RWF_NOWAIT) >= 0
+                       for place in (first, first + size - 1))  # fmt: skip
+        except BlockingIOError:
+            return False
+
+    def close(self) -> None:
+        """Close the descriptor. Idempotent."""
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    __del__ = close
 
 
 class Body:
@@ -59,6 +101,27 @@ class Body:
         """Whether the body can be sent a second time from its beginning."""
         return not self.started or self._start is not None or isinstance(self._source, list | tuple)
 
+    def as_file(self) -> OpenFile | None:
+        """Return what the kernel can send by itself, as drawn now, or None. Worker threads only.
+
+        A plain binary file on Linux, of a file system that tells what it has in memory.
+        """
+        file, start, length = plain_file(self._source), self._start, self.length
+        if file is None or start is None or length is None or length < KERNEL_SENDS_FROM:
+            return None
+        with self._turn:
+            opened = OpenFile(os.dup(file.fileno()), start, length)
+            status = os.fstat(opened.fd)
+            if not stat.S_ISREG(status.st_mode):
+                return None
+            try:
+                opened.is_in_memory(0, 1)
+            except OSError:
+                return None
+            self._drawn = self.started = True
+            file.seek(min(start + length, max(start, status.st_size)))  # where reading it would leave it
+            return opened
+
     def pieces(self) -> Generator[bytes, None, None]:
         """Yield the body from its beginning. Runs the caller's code: worker threads only."""
         with self._turn:  # an attempt that was given up may still be reading: two would take from each other
@@ -83,6 +146,17 @@ class Body:
         finally:
             if isinstance(iterator, Generator):  # here and now, or its cleanup would run wherever it is collected
                 iterator.close()
+
+
+def plain_file(source: object) -> io.FileIO | io.BufferedReader | io.BufferedRandom | None:
+    """Return a file whose bytes are what its descriptor holds: no wrapper, and no text; None if it is anything else."""
+    if sys.platform != "linux":
+        return None
+    if type(source) is io.FileIO:
+        return source
+    if isinstance(source, io.BufferedReader | io.BufferedRandom) and type(source).__module__ == "_io":
+        return source if type(source.raw) is io.FileIO else None
+    return None
 
 
 def encode_body(

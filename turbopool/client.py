@@ -138,7 +138,11 @@ class Client:
         if self._external is not None:
             self._refuse_disposed()
             return self._external.send(*_as_call(request, url, parts))  # type: ignore[no-any-return]
-        return _wait(self.send_async(request, url, **parts))  # type: ignore[arg-type]  # one overload or the other
+        timeout = parts.pop("timeout", UNSET) if parts else UNSET
+        exchange, future = self._begin_exchange(self._prepare(request, url, parts, timeout), timeout)
+        if not self._runtime.drive(exchange):
+            self._runtime.submit(exchange)
+        return _wait(future)
 
     def request(self, method: str, url: UrlTypes, **parts: Unpack[RequestParts]) -> Response:
         """Send a request of any method; see :meth:`send`."""
@@ -206,6 +210,13 @@ class Client:
         self, prepared: Prepared, timeout: TimeoutTypes | Unset, *, made_at: str | None = None
     ) -> ResponseFuture:
         """Send; the response is streamed if it is known where it was ``made_at``."""
+        exchange, future = self._begin_exchange(prepared, timeout, made_at=made_at)
+        self._runtime.submit(exchange)
+        return future
+
+    def _begin_exchange(
+        self, prepared: Prepared, timeout: TimeoutTypes | Unset, *, made_at: str | None = None
+    ) -> tuple[Exchange, ResponseFuture]:
         if self._disposed:
             self._refuse_disposed()
         total, phases = self._limits(prepared.request, timeout)
@@ -218,9 +229,7 @@ class Client:
             _set_phases(exchange, phases)
         if made_at is not None and exchange.read_timeout is None:
             exchange.read_timeout = total
-        future = ResponseFuture(exchange, self._runtime)
-        self._runtime.submit(exchange)
-        return future
+        return exchange, ResponseFuture(exchange, self._runtime)
 
     def _limits(self, request: Request, timeout: TimeoutTypes | Unset) -> tuple[float | None, Timeout | None]:
         """Return the total, and the phases if there are any: the call's, else the request's, else the client's."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from functools import lru_cache
-from typing import Self, TypeAlias
+from typing import Self, TypeAlias, TypeVar, overload
 
 from turbopool.errors import InvalidRequest, shorten
+
+D = TypeVar("D")
 
 Text: TypeAlias = str | bytes
 
@@ -88,6 +90,21 @@ class Headers(MutableMapping[str, str]):
     def __getitem__(self, name: str) -> str:
         return ", ".join(self._lookup()[name.lower()])
 
+    @overload
+    def get(self, name: str, default: None = None) -> str | None: ...
+    @overload
+    def get(self, name: str, default: str | D) -> str | D: ...
+
+    def get(self, name: str, default: object = None) -> object:
+        """Return the values of a name, joined, or ``default``. A single question does not pay for an index."""
+        if self._index is not None or not name.isascii():
+            values = self._lookup().get(name.lower())
+        else:
+            wanted = name.lower().encode()
+            size = len(wanted)
+            values = [value.decode("latin-1") for own, value in self._raw if len(own) == size and own.lower() == wanted]
+        return ", ".join(values) if values else default
+
     def __setitem__(self, name: Text, value: Text) -> None:
         """Put the field where the first of that name stood, else last, and drop the others."""
         field = encode_field(name, value)
@@ -142,8 +159,18 @@ class Headers(MutableMapping[str, str]):
         return index
 
 
+def encode_fields(headers: HeaderTypes) -> list[tuple[bytes, bytes]]:
+    """Return all fields as they go over the wire.
+
+    Raises:
+        InvalidRequest: a name or value cannot be sent, or these are no fields.
+    """
+    return headers.raw if isinstance(headers, Headers) else _encode_all(headers)
+
+
 def _encode_all(headers: HeaderTypes) -> list[tuple[bytes, bytes]]:
-    pairs: Iterable[tuple[Text, Text]] = headers.items() if isinstance(headers, Mapping) else headers
+    pairs: Iterable[tuple[Text, Text]]
+    pairs = headers.items() if type(headers) is dict or isinstance(headers, Mapping) else headers
     try:
         return [encode_field(name, value) for name, value in pairs]
     except InvalidRequest:
@@ -160,6 +187,8 @@ def encode_field(name: Text, value: Text) -> tuple[bytes, bytes]:
         InvalidRequest: the name is no token, or the value holds a control character, or text beyond latin-1.
     """
     raw_name = encode_name(name)
+    if type(value) is str and value.isascii() and value.isprintable():  # nothing that is looked for below
+        return raw_name, value.strip(" ").encode()
     if isinstance(value, str):
         try:
             value = value.encode("latin-1")

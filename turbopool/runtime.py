@@ -12,9 +12,9 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from turbopool.actors import hub as hubs
-from turbopool.actors import refusals
+from turbopool.actors import refusals, shelf
 from turbopool.actors.base import bury, in_hand, tell, unread
-from turbopool.actors.messages import Abandon, AbandonAll, Acknowledge, Dispose, Lease, Reclaim, WarmUp
+from turbopool.actors.messages import Abandon, AbandonAll, Acknowledge, Dispose, Joined, Lease, Reclaim, WarmUp
 from turbopool.actors.pool import Pool, PoolSettings
 from turbopool.actors.quota import Quota
 from turbopool.actors.spoken import Spoken
@@ -76,16 +76,37 @@ class Runtime:
         if exchange.may_lower and self._spoken.lacks(exchange.key, exchange.asked_at):
             exchange.lower()
         pool, hub = self._pools.get(exchange.key), self._hub
-        if pool is None or hub is None or hub.is_lost(exchange.asked_at) or not self._tell_manager(pool, exchange):
+        if pool is None or hub is None or hub.is_lost(exchange.asked_at):
+            unheard = [exchange]
+        else:
+            unheard = self._ask_manager(pool, exchange)
+        for lessee in unheard:
             try:
-                hub = self._tell_supervisor(Lease(exchange))
-            except ResourceError as error:  # what happens after the preparation is the future's
-                exchange.fail(error.with_(origin=exchange.origin))
-                return
+                hub = self._tell_supervisor(Lease(lessee))
+            except (ResourceError, ClientDisposed) as error:  # what happens after the preparation is the future's
+                lessee.fail(error.with_(origin=lessee.origin))
+        if hub is None:
+            return
         if hub.dispatcher.has_ended:  # while it was told, and perhaps nobody was left to read the message
             is_over, sent = self.is_disposed, exchange.was_sent
             ended = RuntimeError("it has ended")
             exchange.fail(refusals.disposed(exchange.origin, sent=sent) if is_over else _lost(exchange, ended))
+
+    def drive(self, exchange: Exchange) -> bool:
+        """Run a request in the calling thread, if a connection is idle; return False if it is to be submitted.
+
+        Raises:
+            ClientDisposed: no new work is taken.
+        """
+        if self._disposed:
+            raise self._refusal()
+        if exchange.may_lower and self._spoken.lacks(exchange.key, exchange.asked_at):
+            exchange.lower()
+        pool = self._pools.get(exchange.key)
+        if pool is None:
+            return False
+        exchange.tally = pool
+        return shelf.drive(pool, exchange)
 
     def check(self) -> None:
         """Look whether the dispatcher still works; if not, everything under way is failed. For whoever waits long."""
@@ -195,9 +216,13 @@ class Runtime:
         while not finished.wait(_PATIENCE) and not hub.is_lost(now()) and now() < deadline + _PATIENCE:
             pass
 
-    def _tell_manager(self, pool: Pool, exchange: Exchange) -> bool:
-        pending = len(pool.ref.actor_inbox)  # type: ignore[arg-type]  # our own inbox
-        # The queue's bound, before the mailbox grows beyond it.
+    def _ask_manager(self, pool: Pool, exchange: Exchange) -> list[Exchange]:
+        """Have a request carried out; return those that the supervisor must be told of, for the manager is gone."""
+        exchange.tally = pool
+        if shelf.launch(pool, exchange):
+            return []
+        pending = len(pool.ledger.demand)
+        # The queue's bound, before what the manager has not seen grows beyond it.
         if pending > self.options.max_pending_requests + pool.most:
             msg = "too many requests wait for a connection"
             exchange.fail(PoolFull(
@@ -205,8 +230,8 @@ class Runtime:
                 waiting=pending, max_pending_requests=self.options.max_pending_requests,
                 advice="send less at once, or raise max_pending_requests",
             ))  # fmt: skip
-            return True
-        return tell(pool.ref, Lease(exchange))  # a dead one retired, crashed or was stopped: the supervisor knows
+            return []
+        return shelf.join(pool, exchange)  # a dead one retired, crashed or was stopped: the supervisor knows
 
     def _tell_supervisor(self, message: Lease | WarmUp) -> hubs.Hub:
         while True:
@@ -291,7 +316,8 @@ def _forsake(supervisor: SupervisorRef | None, pools: list[Pool], error: BaseExc
         if isinstance(message, Lease):  # nobody knows how far a stuck thread gets with it, should it ever go on
             message.lessee.fail(_crash(message.lessee.key, error, sent=True))
     for pool in pools:
-        pool.forsake(lambda sent, key=pool.key: _crash(key, error, sent=sent))  # type: ignore[misc]
+        is_taking_in = any(isinstance(message, Joined) for message in in_hand([pool.ref]))
+        pool.forsake(lambda sent, key=pool.key: _crash(key, error, sent=sent), is_taking_in=is_taking_in)  # type: ignore[misc]
     for message in unread(actors):
         if isinstance(message, Lease):
             message.lessee.fail(_lost(message.lessee, error))

@@ -14,9 +14,8 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 from urllib.parse import parse_qsl, urlencode
 
 from turbopool.errors import InvalidRequest
@@ -41,8 +40,12 @@ _MAX_PORT = 65_535
 _MAX_HOST = 253
 _CACHED_LENGTH = 1024
 
+_USUAL = re.compile(r"([A-Za-z]+://[^/?#]*)(/[A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]]*)")
+_USUAL_PATH = re.compile(r"/(?!/)[A-Za-z0-9\-._~!$&'()*+,;=:@/?\[\]]*")
+"""What is in wire form already, but for segments that are dots."""
+
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*)://([^/?#]*)(.*)", re.DOTALL)
+_ABSOLUTE = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*://[^/?#]*)(.*)", re.DOTALL)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.\-]*):")
 _AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
 _HOST = re.compile(r"(?:[a-z0-9_~\-]{1,63}\.)*[a-z0-9_~\-]{1,63}")
@@ -57,9 +60,8 @@ class SupportsStr(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Url:
-    """An absolute URL, ready to be requested."""
+class Site(NamedTuple):
+    """Where URLs lead that differ in their targets alone."""
 
     scheme: str
     """``http`` or ``https``."""
@@ -70,11 +72,8 @@ class Url:
     port: int
     """The port to connect to."""
 
-    target: str
-    """Path and query in wire form; starts with a slash."""
-
-    text: str
-    """The whole URL in its one spelling, without credentials and fragment."""
+    root: str
+    """Its URLs begin with it."""
 
     @property
     def authority(self) -> str:
@@ -86,6 +85,30 @@ class Url:
     def origin(self) -> str:
         """``scheme://host:port``, as errors name a server."""
         return f"{self.scheme}://{_bracketed(self.host)}:{self.port}"
+
+
+class Url(NamedTuple):
+    """An absolute URL, ready to be requested."""
+
+    site: Site
+
+    target: str
+    """Path and query in wire form; starts with a slash."""
+
+    @property
+    def scheme(self) -> str:
+        """``http`` or ``https``."""
+        return self.site.scheme
+
+    @property
+    def origin(self) -> str:
+        """``scheme://host:port``, as errors name a server."""
+        return self.site.origin
+
+    @property
+    def text(self) -> str:
+        """The whole URL in its one spelling, without credentials and fragment."""
+        return self.site.root + self.target
 
     def __str__(self) -> str:
         return self.text
@@ -106,7 +129,9 @@ def parse_url(url: str | SupportsStr, *, base: str | None = None, params: QueryT
         msg = f"a URL of type {type(url).__name__} cannot be requested"
         raise InvalidRequest(msg, advice="pass a str")
     text = str(url)
-    parsed = _parse_cached(text, base) if len(text) <= _CACHED_LENGTH else _parse(text, base)
+    parsed = _usual(text, base)
+    if parsed is None:
+        parsed = _parse_cached(text, base) if len(text) <= _CACHED_LENGTH else _parse(text, base)
     query = query_string(params) if params is not None else ""
     return _with_query(parsed, query) if query else parsed
 
@@ -122,8 +147,7 @@ def parse_base(text: str) -> Url:
         msg = "a base URL has no query and no fragment"
         raise InvalidRequest(msg, advice="give the query as params= of the client")
     parsed = _parse(text, None)
-    folder = parsed.target.rstrip("/") + "/"
-    return _build(parsed.scheme, parsed.host, parsed.port, folder)
+    return Url(parsed.site, parsed.target.rstrip("/") + "/")
 
 
 def query_pairs(params: QueryTypes | None) -> list[tuple[str, str]]:
@@ -171,31 +195,32 @@ def query_string(params: QueryTypes) -> str:
 def _with_query(url: Url, query: str) -> Url:
     path, mark, old = url.target.partition("?")
     joined = f"{old}&{query}" if mark and old else query
-    return _build(url.scheme, url.host, url.port, f"{path}?{joined}")
-
-
-def _build(scheme: str, host: str, port: int, target: str) -> Url:
-    netloc = _bracketed(host.replace("%", "%25"))
-    if port != _PORTS[scheme]:
-        netloc = f"{netloc}:{port}"
-    return Url(scheme, host, port, target, f"{scheme}://{netloc}{target}")
+    return Url(url.site, f"{path}?{joined}")
 
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def _usual(text: str, base: str | None) -> Url | None:
+    """Return what :func:`_parse` would, of a URL that is in wire form already; None of any other."""
+    if "/." in text:
+        return None
+    if base is not None and _USUAL_PATH.fullmatch(text):
+        root = parse_base(base)
+        return Url(root.site, root.target + text[1:])
+    found = _USUAL.fullmatch(text)
+    return Url(_site(found[1]), found[2]) if found is not None else None
+
+
 def _parse(text: str, base: str | None) -> Url:
     _refuse_control(text, "the URL")
     if found := _ABSOLUTE.fullmatch(text):
-        scheme, netloc, rest = found.groups()
-        scheme = scheme.lower()
-        host, port = _server(scheme, netloc)
-        return _build(scheme, host, port, _target("", rest))
+        return Url(_site(found[1]), _target("", found[2]))
     if base is None or text.startswith("//") or text[:6].lower() in {"http:/", "https:"}:
         raise _not_absolute(text)
     root = parse_base(base)
-    return _build(root.scheme, root.host, root.port, _target(root.target, text))
+    return Url(root.site, _target(root.target, text))
 
 
 _parse_cached = lru_cache(maxsize=512)(_parse)
@@ -217,6 +242,16 @@ def _not_absolute(text: str) -> InvalidRequest:
 
 
 @lru_cache(maxsize=512)
+def _site(root: str) -> Site:
+    """Return where a URL leads that begins with this: a scheme and an authority."""
+    _refuse_control(root, "the URL")
+    scheme, _, netloc = root.partition("://")
+    scheme = scheme.lower()
+    host, port = _server(scheme, netloc)
+    shown = _bracketed(host.replace("%", "%25"))
+    return Site(scheme, host, port, f"{scheme}://{shown}" if port == _PORTS[scheme] else f"{scheme}://{shown}:{port}")
+
+
 def _server(scheme: str, netloc: str) -> tuple[str, int]:
     """Return host and port of an authority."""
     if scheme not in _PORTS:

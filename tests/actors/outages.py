@@ -62,6 +62,8 @@ class Outages(RuleBasedStateMachine):
         link = books.lease(request)
         if link is not None:
             desk.lend(link, request)
+        else:
+            books.enqueue(request)
         self.rest(request)
 
     @precondition(lambda self: self.pending)

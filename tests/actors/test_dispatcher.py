@@ -40,6 +40,8 @@ class Stub:
     def abandon(self) -> None:
         self.abandoned += 1
 
+    let_go = abandon
+
 
 def fail(_: object = None) -> None:
     """Have a bug."""

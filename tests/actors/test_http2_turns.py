@@ -66,6 +66,35 @@ def test_a_request_behind_a_large_upload_is_not_taken_for_sent(streams_of: Stage
     assert stage.stats().replays == 1
 
 
+def test_streams_that_end_in_one_piece_are_lent_again_in_order_and_written_at_once(streams_of: StageOf) -> None:
+    """BEH-P26, BEH-P37: first come first served, and a piece of answers is a piece of requests."""
+    stage = streams_of(limit=1)
+    peer = stage.rested(max_concurrent_streams=4)
+    stage.send_many(12)
+    with in_one_piece(peer):
+        for asked in peer.active:
+            peer.respond(asked.stream_id)
+    stage.dispatcher.turn()
+    peer.pump()
+    assert peer.paths == [f"/{number}" for number in range(1 + 8)]
+    assert stage.figures() == (1, 4, 0, 4)
+
+
+def test_connection_whose_streams_all_end_at_once_after_long_is_lent_to_those_who_wait(streams_of: StageOf) -> None:
+    """BEH-P7: its idle timeout, from when it last stood idle, has passed long ago."""
+    stage = streams_of(limit=1, idle_timeout=55.0)
+    peer = stage.rested(max_concurrent_streams=2)
+    calls = stage.send_many(4)
+    stage.advance(100.0)
+    with in_one_piece(peer):
+        for asked in peer.active:
+            peer.respond(asked.stream_id)
+    stage.settle()
+    stage.reply(*calls[2:])
+    assert all(call.response.status_code == 200 for call in calls)
+    assert len(stage.peers) == 1
+
+
 def test_an_upload_begins_with_no_empty_frame(streams_of: StageOf) -> None:
     """BEH-M7: DATA that says nothing counts as a flood at some servers."""
     stage = streams_of(limit=1)

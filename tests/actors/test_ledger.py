@@ -35,6 +35,7 @@ def wait(books: Books, name: str, queue_deadline: float = NEVER) -> Lessee:
     """Let somebody wait."""
     lessee = Lessee(name, queue_deadline)
     assert books.lease(lessee) is None
+    books.enqueue(lessee)
     return lessee
 
 

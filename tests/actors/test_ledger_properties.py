@@ -69,6 +69,7 @@ class Books(RuleBasedStateMachine):
 
         assert connection == (newest if was_free else None)
         if connection is None:
+            self.books.enqueue(lessee)
             self.line.append(lessee)
             self.dial(lessee)
         else:

@@ -9,7 +9,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
-from turbopool.urls import Url
+from turbopool.urls import Site, Url
 
 _PAGE = resource.getpagesize()
 _SAMPLE_SECONDS = 1.0
@@ -52,5 +52,5 @@ def living() -> Counter[str]:
     for _ in range(_COLLECTIONS):
         gc.collect()
     kinds = Counter(map(type, gc.get_objects()))
-    del kinds[Url]
+    del kinds[Url], kinds[Site]
     return Counter({repr(kind): count for kind, count in kinds.items() if repr(kind).startswith("<class 'turbopool.")})

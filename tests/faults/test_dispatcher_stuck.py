@@ -130,7 +130,7 @@ def test_the_request_in_the_hand_of_a_stuck_thread_fails_as_well(monkeypatch: py
     with RawServer(healthy) as server, Client(base_url=server.url) as client:
         assert client.get("/first").status_code == 200
         monkeypatch.setattr(Http1Connection, "is_usable", stuck)
-        future = client.send_async("GET", "/in-hand", timeout=None)
+        future = client.send_async("POST", "/in-hand", content=iter([b"x"]), timeout=None)  # not one that callers send
         assert reached.wait(30)
 
         assert_says_what_is_known(future.exception(30), ManagerCrashed, sent=True)

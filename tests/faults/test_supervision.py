@@ -25,10 +25,11 @@ from tests.faults.aftermath import NEXT, assert_balanced, healthy
 from tests.servers.connection import Conn
 from tests.servers.raw import Handler, RawServer, always
 from tests.servers.wire import respond
-from tests.waiting import SPENT, eventually, reached, with_short_times
+from tests.waiting import PATIENCE, SPENT, eventually, reached, with_short_times
 from turbopool import Client, ManagerCrashed, TurboPoolError
 from turbopool.actors import restart
 from turbopool.actors.dialing import Dialing
+from turbopool.actors.hub import live_hubs
 
 DEATHS = [RuntimeError, MemoryError, SystemExit, KeyboardInterrupt, GeneratorExit, asyncio.CancelledError]
 LIMIT = 2
@@ -221,7 +222,8 @@ def test_a_request_whose_handling_is_fatal_fails_at_once(monkeypatch: pytest.Mon
         running = client.send_async("GET", "/running")
         server.wait_for_requests(1)
         waiting = client.send_async("GET", "/waiting")
-        eventually(lambda: client.stats().waiting == 1)
+        (hub,) = live_hubs()
+        assert hub.dispatcher.answers(PATIENCE)  # it stands in the books by now
         monkeypatch.setattr(Dialing, "is_hopeless", property(fails_once))
         error = client.send_async("GET", "/fatal").exception(30)
 

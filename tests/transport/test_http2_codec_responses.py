@@ -52,6 +52,7 @@ def test_trailers_belong_to_one_response() -> None:
     block = b"\x00\x01t\x011"
 
     server.say(headers(1, b"\x88"), headers(3, b"\x88"), headers(1, block, end=True), headers(3, block, end=True))
+    assert one.trailers is not None
     one.trailers.clear()
 
     assert two.trailers == [(b"t", b"1")]

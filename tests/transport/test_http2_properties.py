@@ -41,7 +41,7 @@ class Seen:
             fields=stream.head.fields if stream.head else None,
             body=b"".join(stream.pieces),
             received=stream.received,
-            trailers=stream.trailers,
+            trailers=stream.trailers or [],
             begun=stream.has_begun,
             complete=stream.complete,
             code=stream.code,

@@ -6,14 +6,17 @@ import io
 
 import pytest
 from hpack import Decoder
+from hpack.hpack import encode_integer
 from hpack.table import HeaderTable
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.transport.frames import Server, request
 from turbopool.bodies import Body
 from turbopool.errors import InvalidRequest
 from turbopool.transport.head import Field
 from turbopool.transport.http2_fields import FieldWriter
-from turbopool.transport.http2_wire import StreamRequest, literal, write_stream_request
+from turbopool.transport.http2_wire import StreamRequest, integer, literal, write_stream_request
 
 
 def sent(asked: StreamRequest) -> list[Field]:
@@ -47,6 +50,24 @@ def test_host_becomes_the_authority() -> None:
 
     assert (b":authority", b"other.example") in fields
     assert b"host" not in dict(fields)
+
+
+@pytest.mark.parametrize(
+    ("number", "bits", "expected"), [(10, 5, b"\x0a"), (15, 4, b"\x0f\x00"), (1337, 5, b"\x1f\x9a\x0a")]
+)
+def test_numbers_are_written_as_the_wire_has_them(number: int, bits: int, expected: bytes) -> None:
+    """RFC 7541 section 5.1 and appendix C.1."""
+    assert integer(number, bits) == expected
+
+
+@given(st.integers(0, 1 << 40), st.integers(4, 7))
+def test_numbers_are_written_as_others_do(number: int, bits: int) -> None:
+    """The bits before them are flags."""
+    expected = encode_integer(number, bits)
+    assert integer(number, bits) == bytes(expected)
+
+    expected[0] |= 1 << bits
+    assert integer(number, bits, 1 << bits) == bytes(expected)
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from turbopool.errors import InvalidRequest
-from turbopool.urls import Url, parse_url, query_pairs
+from turbopool.urls import Site, Url, parse_url, query_pairs
 
 
 def test_an_absolute_url_is_taken_apart() -> None:
     url = parse_url("https://example.com:8443/a/b?c=d#e")
 
-    assert url == Url("https", "example.com", 8443, "/a/b?c=d", "https://example.com:8443/a/b?c=d")
-    assert url.authority == "example.com:8443"
+    assert url == Url(Site("https", "example.com", 8443, "https://example.com:8443"), "/a/b?c=d")
+    assert url.text == "https://example.com:8443/a/b?c=d"
+    assert url.site.authority == "example.com:8443"
     assert url.origin == "https://example.com:8443"
 
 
@@ -47,8 +50,8 @@ def test_equal_urls_get_one_spelling(text: str, normal: str) -> None:
 def test_an_ipv6_host_stands_in_brackets_only_where_it_is_written() -> None:
     url = parse_url("http://[fe80::1%25eth0]:81/")
 
-    assert url.host == "fe80::1%eth0"
-    assert url.authority == "[fe80::1]:81"
+    assert url.site.host == "fe80::1%eth0"
+    assert url.site.authority == "[fe80::1]:81"
 
 
 @pytest.mark.parametrize("base", ["http://h/v1", "http://h/v1/"])
@@ -157,6 +160,26 @@ def test_a_base_must_be_absolute_and_without_query(base: str, wrong: str) -> Non
 def test_a_reference_can_not_leave_the_host_of_its_base() -> None:
     with pytest.raises(InvalidRequest, match="no scheme"):
         parse_url("//evil/x", base="http://h/")
+
+
+def outcome(text: str, base: str | None) -> Url | str:
+    """The URL, or why it is none."""
+    try:
+        return parse_url(text, base=base)
+    except InvalidRequest as error:
+        return str(error)
+
+
+@given(
+    st.text(st.sampled_from("ab/.:?%@[] #\n\u00e9"), max_size=12),
+    st.sampled_from(["", "http://h/", "http://h:8", "HTTPS://", "ftp://h/", "h+1://h/"]),
+    st.sampled_from([None, "http://base/v1"]),
+)
+def test_a_url_in_wire_form_already_is_read_as_any_other(tail: str, start: str, base: str | None) -> None:
+    """A fragment is not sent, and has the URL looked at closely."""
+    text = start + tail
+
+    assert outcome(text, base) == outcome(text + "#", base)
 
 
 @pytest.mark.parametrize("url", [b"http://x/", None])

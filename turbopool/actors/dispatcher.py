@@ -83,6 +83,7 @@ class Dispatcher:
     ) -> None:
         self._clock = clock
         self._poller = poller
+        self.can_share = poller.can_share
         self._waker = waker
         self._ready: deque[Runnable] = deque()
         self._handlers: dict[int, Handler] = {}
@@ -307,6 +308,6 @@ class Dispatcher:
         self._announce()
         for fd, handler in list(self._handlers.items()):  # none, unless the thread died or the process ends
             self.unwatch(fd)
-            handler.abandon()
+            handler.let_go()
         self._poller.close()
         self._waker.close()

@@ -7,6 +7,7 @@ lent; what the server says of it later comes as a call, on the same thread, and 
 from __future__ import annotations
 
 import errno
+from functools import cached_property
 
 from turbopool.actors import refusals
 from turbopool.actors.messages import Confirmed, Lowered
@@ -32,14 +33,15 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
     _is_required = False
     """Whether the server speaks HTTP/2, and asks for HTTP/1.1 nevertheless."""
 
-    @property
+    @cached_property
     def _books(self) -> StreamLedger[Http2Connection, Dial, Exchange]:
         books = self._ledger
         assert isinstance(books, StreamLedger)  # noqa: S101  # the pool of an HTTP/2 key has this kind
         return books
 
     def _on_lease(self, lessee: Exchange) -> None:
-        if lessee.may_lower and self._dispatcher.now < self._lacks_until and not (lessee.done or self._draining):
+        is_lacking = lessee.may_lower and self._dispatcher.now < self._lacks_until
+        if is_lacking and not (lessee.done or self._pool.is_draining):
             self._lower([lessee], None, None)  # it was on its way while the server was found out
         else:
             super()._on_lease(lessee)
@@ -80,8 +82,10 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
 
     def _lend(self, connection: Http2Connection, lessee: Exchange) -> None:
         lessee.needs_fresh = False  # if it comes back, that is another story
-        self._room.roused(connection)
-        self._books.lend(connection, lessee)
+        books = self._books
+        if connection in books.idle:
+            self._room.roused(connection)
+        books.lend(connection, lessee)
         self._grant(connection, lessee)
 
     def _serve(self) -> None:
@@ -92,31 +96,44 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
         self._is_serving = True
         self._make_way(next(iter(books.waiting), None))
         while books.queued and (connection := self._roomy(careful=False)) is not None:
-            lessee = books.next_waiter(fresh=books.open >= books.limit)  # no fresher one will come
-            if lessee is None:  # those who are left need a fresh connection
+            if not self._fill(connection):
                 break
-            self._lend(connection, lessee)
         self._is_serving = False
+
+    def _fill(self, connection: Http2Connection) -> bool:
+        """Lend a connection's streams, as many as it has; return False if those who are left need a fresh one."""
+        books, now = self._books, self._dispatcher.now
+        while (lessee := books.next_waiter(fresh=books.open >= books.limit)) is not None:  # no fresher one will come
+            self._lend(connection, lessee)
+            if not (books.queued and connection.is_usable(now, careful=False)):
+                return True
+        return False
 
     # -- told by connections ---------------------------------------------------------------------------------
 
     def on_released(self, connection: Lendable, lessee: Exchange, *, reusable: bool) -> None:
-        """Take a stream back, and lend it again. Called by the connection."""
+        """Take a stream back. Called by the connection."""
         del reusable  # a connection says for itself that it takes no more
         books = self._books
         assert isinstance(connection, Http2Connection)  # noqa: S101  # this manager has no others
-        if not books.has_lent(connection, lessee):
+        if not books.leave(connection, lessee):
             return
-        books.release(connection, lessee)
         if connection.is_retired:
             books.retire(connection)
+        if not connection.is_digesting:
+            self.on_digested(connection)
+
+    def on_digested(self, connection: Http2Connection) -> None:
+        """Lend again what was taken back. Called by the connection."""
+        books = self._books
         if books.queued:
             self._serve()
         if connection in books.idle:
             self._rest(connection)
         if books.wants_dial:
             self._dialing.begin()
-        self._end_if_empty()
+        if self._pool.is_draining or not books.leased:
+            self._end_if_empty()
 
     def on_answered(self, connection: Lendable) -> None:
         """Learn that a response has begun. Called by the connection."""
@@ -203,7 +220,7 @@ class Http2ConnectionManagerActor(TcpConnectionManagerActor):
             return None
         settings = pool.settings.connection
         assumed = self._books.streams
-        if self._draining or settings.lifetime == 0:  # it would be closed before the server can say that it takes one
+        if self._pool.is_draining or settings.lifetime == 0:  # it would be closed before the server says it takes one
             assumed = max(1, assumed)
         return Http2Connection(channel, pool.key, self._dispatcher, self, settings, assumed=assumed)
 

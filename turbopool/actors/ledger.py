@@ -12,12 +12,26 @@ a time, as HTTP/1 needs it; :class:`turbopool.actors.stream_ledger.StreamLedger`
    fails everybody only if the key has nothing else, neither a connection nor another dial. (A key that answered
    before reconnects instead, and its queue waits: :mod:`turbopool.actors.recovery`.)
 
-A connection is in exactly one of ``idle`` and ``leased``, a dial in ``dialing``, a lessee that waits in ``waiting``
-or ``returned``. Every operation is O(1), or O(log n) in the number that wait for the deadlines' sake.
+A connection is in exactly one of ``idle`` and ``leased``, or else a caller's thread has claimed it; a dial in
+``dialing``, a lessee that waits in ``demand``, ``waiting`` or ``returned``. Every operation is O(1), or O(log n) in the
+number that wait for the deadlines' sake.
+
+Two parts are shared with callers' threads, without a lock: each step that is marked so below is one operation of the
+interpreter. The *shelf* is ``idle``: to take a connection out of it is to claim it, and nobody touches one without
+having claimed it, the dispatcher included. ``demand`` is where those stand who found nothing there.
+
+- Who must wait joins the demand first, then tells the manager, which takes the demand in and looks at the shelf again.
+- Callers take from the shelf only if nobody waits.
+- Who puts a connection back looks afterwards whether somebody waits, and tells the manager if so.
+
+So of a caller who joins and another who puts back, one sees the other.
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 from turbopool.actors.line import Line, W
@@ -39,6 +53,10 @@ class Books(Generic[C, D, W]):
         self.limit = limit
         self.idle: dict[C, None] = {}
         """In the order they went idle: the newest is taken from the end, the oldest expires at the front."""
+        self.demand: deque[W] = deque()
+        """Those whom the manager has not taken in yet."""
+        self.is_told = False
+        """Whether a message is under way to the manager that somebody joined the demand."""
         self.dialing: dict[D, W | None] = {}
         """With whoever caused the dial."""
         self.waiting: Line[W] = Line()
@@ -75,8 +93,12 @@ class Books(Generic[C, D, W]):
         raise NotImplementedError
 
     def carriers(self) -> list[C]:
-        """Return the connections that carry something."""
+        """Return the connections that carry something, those that callers have claimed apart."""
         raise NotImplementedError
+
+    def claimed(self) -> list[C]:
+        """Return the connections that callers' threads have, or had a moment ago."""
+        return []
 
     def lessees(self) -> list[W]:
         """Return those that have what they asked for."""
@@ -150,7 +172,40 @@ class Books(Generic[C, D, W]):
 
     def empty_queue(self) -> list[W]:
         """Strike out and return all that wait, in order."""
-        return [*self.returned.disperse(), *self.waiting.disperse()]
+        arrived = [lessee for lessee in self.drain() if not lessee.done]
+        return [*self.returned.disperse(), *self.waiting.disperse(), *arrived]
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether anybody waits. Any thread."""
+        return bool(self.demand or self.waiting or self.returned)
+
+    def join(self, lessee: W) -> bool:
+        """Join the demand; return whether the manager must be told. Any thread."""
+        self.demand.append(lessee)
+        if self.is_told:
+            return False
+        self.is_told = True
+        return True
+
+    def arrivals(self) -> Iterator[W]:
+        """Yield those who joined the demand; from now on the manager is told again. The manager's alone.
+
+        Each is struck out only when the next is asked for: meanwhile it stands where callers see that somebody waits.
+        """
+        self.is_told = False
+        while self.demand:
+            yield self.demand[0]
+            self.demand.popleft()
+
+    def drain(self) -> list[W]:
+        """Strike out and return those who joined the demand. Any thread: nobody is returned twice."""
+        self.is_told = False
+        drained: list[W] = []
+        with suppress(IndexError):
+            while True:
+                drained.append(self.demand.popleft())
+        return drained
 
     def _serve_old(self) -> W | None:
         """Strike out and return the first who waits and does not need a fresh connection."""
@@ -163,6 +218,19 @@ class Books(Generic[C, D, W]):
     def _serve_fresh(self) -> W | None:
         """Strike out and return the first who waits."""
         return self.returned.serve() or self.waiting.serve()
+
+    # -- the shelf -------------------------------------------------------------------------------------------
+
+    def grab(self) -> C | None:
+        """Claim the newest idle connection. Any thread."""
+        try:
+            return self.idle.popitem()[0]
+        except KeyError:
+            return None
+
+    def take(self, connection: C) -> bool:
+        """Claim this very connection; return False if it is not idle. Any thread."""
+        return self.idle.pop(connection, self) is not self
 
     # -- dialing ---------------------------------------------------------------------------------------------
 
@@ -197,26 +265,28 @@ class Ledger(Books[C, D, W]):
     def __init__(self, limit: int) -> None:
         super().__init__(limit)
         self.leased: dict[C, W] = {}
+        self.members: dict[C, None] = {}
+        """All that are open; the dispatcher's alone, so that what callers claim and put back changes no count."""
 
     @property
     def busy(self) -> int:
-        """Connections that are lent."""
-        return len(self.leased)
+        """Connections that are lent or claimed."""
+        return len(self.members) - len(self.idle)
 
     @property
     def lent(self) -> int:
         """Lessees that have a connection."""
-        return len(self.leased)
+        return len(self.members) - len(self.idle)
 
     @property
     def open(self) -> int:
         """Connections, those being dialed apart."""
-        return len(self.idle) + len(self.leased)
+        return len(self.members)
 
     @property
     def opening(self) -> int:
         """How many who wait are not really queued."""
-        return self.limit - len(self.idle) - len(self.leased)
+        return self.limit - len(self.members)
 
     @property
     def wants_dial(self) -> bool:
@@ -224,7 +294,7 @@ class Ledger(Books[C, D, W]):
         return (
             not self._held
             and len(self.waiting) + len(self.returned) > len(self.dialing)
-            and len(self.idle) + len(self.leased) + len(self.dialing) < self.limit
+            and len(self.members) + len(self.dialing) < self.limit
         )
 
     def carriers(self) -> list[C]:
@@ -236,17 +306,47 @@ class Ledger(Books[C, D, W]):
         return list(self.leased.values())
 
     def has_lent(self, connection: C, lessee: W) -> bool:
-        """Whether the connection is lent to this lessee."""
-        return self.leased.get(connection) is lessee
+        """Whether the connection is lent to this lessee, or else claimed: then by whoever says so."""
+        if connection in self.idle or connection not in self.members:
+            return False
+        return self.leased.get(connection, lessee) is lessee
+
+    # -- the shelf, as callers' threads use it ---------------------------------------------------------------
+
+    def claim(self) -> C | None:
+        """Claim the newest idle connection, unless somebody waits for it. Any thread."""
+        if self.demand or self.waiting or self.returned:
+            return None
+        return self.grab()
+
+    def put_back(self, connection: C) -> bool:
+        """Make a claimed connection idle; return whether somebody waits, and must be told of it. Any thread."""
+        self.idle[connection] = None
+        return bool(self.demand or self.waiting or self.returned)
+
+    def claimed(self) -> list[C]:
+        """Return the connections that callers' threads have, or had a moment ago."""
+        return [one for one in list(self.members) if one not in self.leased and one not in self.idle]
+
+    def enter(self, connection: C, lessee: W) -> bool:
+        """Count a claimed connection as lent; return False if it is not claimed, or none of ours."""
+        if connection in self.leased or connection in self.idle or connection not in self.members:
+            return False
+        self.leased[connection] = lessee
+        return True
+
+    # -- lease and release -----------------------------------------------------------------------------------
 
     def lease(self, lessee: W) -> C | None:
-        """Lend the newest idle connection, or queue the lessee and return None."""
-        if self.idle and not self.waiting:
-            connection, _ = self.idle.popitem()
-            self.leased[connection] = lessee
-            return connection
-        self.enqueue(lessee)
-        return None
+        """Lend the newest idle connection, or return None if there is none, or somebody waits for one."""
+        if self.waiting or (connection := self.grab()) is None:
+            return None
+        self.leased[connection] = lessee
+        return connection
+
+    def hand_on(self, connection: C) -> W | None:
+        """Hand a claimed connection to the first who waits and return it, or make it idle and return None."""
+        return self._lend(connection, self._serve_old())
 
     def release(self, connection: C, lessee: W | None = None) -> W | None:
         """Hand the connection to the first who waits and return it, or make it idle and return None.
@@ -254,13 +354,14 @@ class Ledger(Books[C, D, W]):
         There is but one lessee: it need not be named.
         """
         del lessee
-        del self.leased[connection]
+        self.leased.pop(connection, None)
         return self._lend(connection, self._serve_old())
 
     def discard(self, connection: C) -> None:
         """Strike out a connection that is gone, wherever it is."""
         if self.idle.pop(connection, self) is self:
             self.leased.pop(connection, None)
+        self.members.pop(connection, None)
         self._held = False
 
     def settle(self, dial: D, connection: C) -> W | None:
@@ -271,6 +372,7 @@ class Ledger(Books[C, D, W]):
     def adopt(self, connection: C) -> W | None:
         """Hand a connection that carried nothing to the first who waits and return it, or make it idle."""
         self._held = False
+        self.members[connection] = None
         return self._lend(connection, self._serve_fresh())
 
     def _lend(self, connection: C, lessee: W | None) -> W | None:

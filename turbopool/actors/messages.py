@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from turbopool.stats import PoolKey
+from turbopool.transport.claimable import ClaimableConnection
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import Channel, Dial
 from turbopool.transport.landlord import Lendable
@@ -22,6 +23,24 @@ from turbopool.transport.landlord import Lendable
 class Lease:
     """Ask for a connection. Answered by ``granted`` or ``refused`` of the lessee, perhaps much later."""
 
+    lessee: Exchange
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Somebody joined the demand: take in all who did."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelved:
+    """A caller's thread made a connection idle while somebody waits, or while the manager is to look at it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TakeOver:
+    """Go on with a request that a caller's thread began on a connection it had claimed."""
+
+    connection: ClaimableConnection
     lessee: Exchange
 
 
@@ -133,8 +152,8 @@ class Halt:
 
 
 ManagerMessage = (
-    Lease | Release | Abandon | AbandonAll | EvictIdle | ExpireWaiters | EvictOne | Established | Adopt
-    | EstablishFailed | Reconnect | RoomMade | WarmUp | Drain | Halt
+    Lease | Joined | Shelved | TakeOver | Release | Abandon | AbandonAll | EvictIdle | ExpireWaiters | EvictOne
+    | Established | Adopt | EstablishFailed | Reconnect | RoomMade | WarmUp | Drain | Halt
 )  # fmt: skip
 
 # -- told to the supervisor ----------------------------------------------------------------------------------

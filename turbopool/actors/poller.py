@@ -15,6 +15,9 @@ from turbopool.transport.interfaces import READ, WRITE
 class Poller(Protocol):
     """Readiness of descriptors, level-triggered."""
 
+    can_share: bool
+    """Whether it knows ``END_EDGE``, and any thread may call :meth:`watch` for a descriptor it has to itself."""
+
     def watch(self, fd: int, mask: int) -> None:
         """Watch for ``mask``; 0 watches for nothing at all, not even errors."""
         ...
@@ -59,6 +62,8 @@ class Waker(Protocol):
 class EpollPoller:
     """``epoll`` (Linux)."""
 
+    can_share = True
+
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}
@@ -89,6 +94,8 @@ class EpollPoller:
 
 class SelectorPoller:
     """``kqueue`` or what else the platform has, through ``selectors``."""
+
+    can_share = False
 
     def __init__(self) -> None:
         import selectors  # noqa: PLC0415  # not needed where epoll is

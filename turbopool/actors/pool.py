@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 import pykka
 
 from turbopool.actors.ledger import Books, Ledger
-from turbopool.actors.recovery import Recovery
+from turbopool.actors.quota import Quota
+from turbopool.actors.recovery import Recovery, State
 from turbopool.actors.stream_ledger import StreamLedger
+from turbopool.clock import NEVER
 from turbopool.config import ReconnectOptions
 from turbopool.stats import PoolKey, PoolStats
 from turbopool.transport.exchange import Exchange
@@ -51,6 +53,14 @@ class Pool:
     ref: pykka.ActorRef[Any] = field(init=False)
     recovery: Recovery = field(init=False)
     crash: BaseException | None = None
+    quota: Quota | None = None
+    """The bounds over all keys."""
+    is_shared: bool = False
+    """Whether callers' threads may drive connections on this platform."""
+    is_draining: bool = False
+    """Whether its manager ends."""
+    looks_at: float = NEVER
+    """When its manager next looks at what is idle."""
     opened: int = 0
     closed: int = 0
     requests: int = 0
@@ -68,6 +78,31 @@ class Pool:
         """Requests that all connections carry at once, at best."""
         return self.settings.limit * self.settings.streams
 
+    @property
+    def is_open(self) -> bool:
+        """Whether callers may help themselves to idle connections, and put them back without a word. Any thread."""
+        quota = self.quota
+        return (
+            self.recovery.state is State.OPEN
+            and self.is_shared
+            and not self.is_draining
+            and (quota is None or quota.wanted_since == NEVER)
+        )
+
+    def by_callers(self) -> tuple[int, int]:
+        """Return how many requests callers put on the connections by themselves, and how many they got answered."""
+        books = self.ledger
+        if not isinstance(books, Ledger):
+            return 0, 0
+        members = _copy(lambda: books.members)
+        return sum(one.driven for one in members), sum(one.completed for one in members)
+
+    def count_out(self, connection: Lendable) -> None:
+        """Count a connection that was closed, and keep what callers did over it."""
+        self.closed += 1
+        self.requests += connection.driven
+        self.completed += connection.completed
+
     def _new_ledger(self) -> Books[Any, Dial, Exchange]:
         settings = self.settings
         if self.key.version == "2":
@@ -84,8 +119,12 @@ class Pool:
         self.closed = self.opened  # first, so that whoever sees one closed sees it counted
         waiting = books.empty_queue()
         lessees = books.lessees()
-        for connection in [*books.carriers(), *books.idle]:
+        while (connection := books.grab()) is not None:
             connection.kill(crash)
+        for connection in books.carriers():
+            connection.kill(crash)
+        for connection in books.claimed():
+            connection.revoke(crash) if connection.claimed else connection.kill(crash)
         for lessee in lessees:
             if not lessee.done:  # the manager died before it had put it on the connection
                 lessee.refused(crash(lessee.was_sent))
@@ -94,15 +133,21 @@ class Pool:
         self.recovery.orphaned()
         return waiting
 
-    def forsake(self, crash: Ending) -> None:
+    def forsake(self, crash: Ending, *, is_taking_in: bool) -> None:
         """Fail all requests, and touch nothing else: the thread that owns the books ended or is stuck. Any thread.
 
+        If the manager ``is_taking_in`` the demand, nobody knows how far it comes with the first of it.
         What a stuck thread holds it closes itself, should it ever go on; a descriptor closed under its feet might be
         another's by then.
         """
         books = self.ledger
+        self.is_draining = True
+        for connection in _copy(books.claimed):
+            connection.revoke(crash)
         for connection in _copy(books.carriers):
             connection.forsake(crash)
+        for at, lessee in enumerate(books.drain()):
+            lessee.fail(crash(lessee.was_sent or (at == 0 and is_taking_in)))
         for lessee in [*_copy(books.lessees), *_copy(lambda: books.returned), *_copy(lambda: books.waiting)]:
             lessee.fail(crash(lessee.was_sent))
 
@@ -114,13 +159,15 @@ class Pool:
             "leased": books.busy,
             "idle": len(books.idle),
             "connecting": len(books.dialing),
-            "waiting": books.queued,
+            "waiting": books.queued + len(books.demand),
         }
 
     def snapshot(self) -> PoolStats:
         """Return the pool's figures. Any thread."""
+        driven, completed = self.by_callers()
         return PoolStats(
-            opened=self.opened, closed=self.closed, requests=self.requests, completed=self.completed,
+            opened=self.opened, closed=self.closed, requests=self.requests + driven,
+            completed=self.completed + completed,
             failed=self.failed, cancelled=self.cancelled, replays=self.replays,
             in_flight=self.ledger.lent,
             reconnects=self.recovery.reconnects, state=self.recovery.state.value, **self.counts(),

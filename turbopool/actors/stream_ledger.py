@@ -64,7 +64,7 @@ class StreamLedger(Books[C, D, W]):
     @property
     def wants_dial(self) -> bool:
         """Rule 3; all connections were asked for room before anybody was left in the queue."""
-        return not self._held and not self.dialing and self.open < self.limit and self.queued > 0
+        return bool(self.waiting or self.returned) and not (self._held or self.dialing) and self.open < self.limit
 
     def carriers(self) -> list[C]:
         """Return the connections that carry something."""
@@ -86,10 +86,12 @@ class StreamLedger(Books[C, D, W]):
 
     def lend(self, connection: C, lessee: W) -> None:
         """Put a lessee on a connection that has room."""
-        if self.idle.pop(connection, self) is not self:
-            self.leased[connection] = {}
+        lessees = self.leased.get(connection)
+        if lessees is None:
+            del self.idle[connection]
+            lessees = self.leased[connection] = {}
             self.roomy[connection] = None
-        self.leased[connection][lessee] = None
+        lessees[lessee] = None
         self._lent += 1
 
     def fill(self, connection: C) -> None:
@@ -107,21 +109,25 @@ class StreamLedger(Books[C, D, W]):
         return self._serve_fresh() if fresh else self._serve_old()
 
     def release(self, connection: C, lessee: W) -> W | None:
-        """Take a lessee off a connection, which goes idle with its last; nobody is served. None, always."""
+        """Take a lessee off a connection; nobody is served. None, always."""
+        self.leave(connection, lessee)
+        return None
+
+    def leave(self, connection: C, lessee: W) -> bool:
+        """Take a lessee off a connection, which goes idle with its last; return whether it was on it."""
         lessees = self.leased.get(connection)
-        if lessees is None:
-            del self.retiring[connection][lessee]
-        else:
-            del lessees[lessee]
-            if lessees:
-                self.roomy[connection] = None
-            else:
-                del self.leased[connection]
-                self.roomy.pop(connection, None)
-                self.idle[connection] = None
+        on = self.retiring.get(connection) if lessees is None else lessees
+        if not on or on.pop(lessee, self) is self:
+            return False
+        if lessees:
+            self.roomy[connection] = None
+        elif lessees is not None:
+            del self.leased[connection]
+            self.roomy.pop(connection, None)
+            self.idle[connection] = None
         self._lent -= 1
         self._held = False
-        return None
+        return True
 
     def retire(self, connection: C) -> None:
         """Lend no more of a connection; it is kept until it is discarded."""

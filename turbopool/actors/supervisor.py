@@ -192,7 +192,7 @@ class SupervisorActor(DispatchedActor):
         pool = self._pools.get(key)
         if pool is None or not pool.ref.is_alive():
             return
-        if pool.ref.actor_inbox.empty() and not pool.ledger.connections and not pool.ledger.queued:
+        if pool.ref.actor_inbox.empty() and not pool.ledger.connections and not pool.ledger.is_wanted:
             del self._pools[key]
             self._restarts.pop(key, None)
             self._quota.forget(key)
@@ -203,7 +203,7 @@ class SupervisorActor(DispatchedActor):
         pool = self._pools.get(key)
         if pool is None or pool.ref.is_alive() or pool.crash is not None:  # it has been dealt with already
             return
-        for connection in pool.ledger.idle:
+        for connection in list(pool.ledger.idle):
             self._quota.roused(connection)
         waiting = pool.bury(lambda sent: refusals.crashed(key, error, sent=sent))
         self._quota.reset(key)

@@ -27,6 +27,7 @@ from turbopool.actors.messages import (
     EvictOne,
     ExpireWaiters,
     Halt,
+    Joined,
     Lease,
     ManagerCrashed,
     ManagerDrained,
@@ -35,7 +36,9 @@ from turbopool.actors.messages import (
     Reconnect,
     Release,
     RoomMade,
+    Shelved,
     SupervisorMessage,
+    TakeOver,
     WarmUp,
 )
 from turbopool.actors.pool import Pool
@@ -44,11 +47,18 @@ from turbopool.actors.recovery import State
 from turbopool.actors.room import Room
 from turbopool.clock import NEVER
 from turbopool.errors import TurboPoolError
-from turbopool.transport.connection import Http1Connection
+from turbopool.transport.claimable import ClaimableConnection
 from turbopool.transport.exchange import Exchange
-from turbopool.transport.interfaces import Channel, Dialer
+from turbopool.transport.interfaces import READ, Channel, Dialer
 from turbopool.transport.landlord import Lendable
 from turbopool.transport.replay import ReplayBudget
+
+ARRIVALS = 256
+"""How many who joined the demand are taken in at once, before descriptors get their turn."""
+AGAIN = 2.0
+"""Seconds until the second look at what nobody seems to use."""
+PATROL = 60.0
+"""Seconds between two looks at what callers' threads have claimed: one that was killed leaves its connection behind."""
 
 
 class TcpConnectionManagerActor(DispatchedActor):
@@ -73,7 +83,12 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._supervisor = supervisor
         self._room = Room(quota, pool, dispatcher, self._tell_supervisor)
         self._dialing = Dialing(self, pool, dispatcher, dialer, self._room)
-        self._draining = False
+        pool.quota = quota
+        pool.is_shared = dispatcher.can_share
+        pool.is_draining = False
+        self._arriving: Exchange | None = None
+        self._suspects: dict[Lendable, int] = {}
+        """What was claimed at the last patrol and nobody may be using, with its generation."""
         self._ending: refusals.Ending = refusals.stopped
         """What those are told whom its end meets; as long as nobody ordered it, it would come from outside."""
         self._budget = ReplayBudget(dispatcher.now)
@@ -85,11 +100,18 @@ class TcpConnectionManagerActor(DispatchedActor):
         """Think of retiring from the first: the request that made this manager may come to nothing."""
         self._end_if_empty()
 
-    def on_receive(self, message: ManagerMessage) -> None:  # noqa: C901, PLR0912  # a line a message
+    def on_receive(self, message: ManagerMessage) -> None:  # noqa: C901, PLR0912, PLR0915  # a line a message
         """Handle one message."""
         match message:
+            case Joined():
+                self._on_joined()
             case Lease():
                 self._on_lease(message.lessee)
+                self._on_joined()
+            case Shelved():
+                self._on_shelved()
+            case TakeOver():
+                self._on_take_over(message)
             case Release():
                 self._on_release(message)
             case Abandon():
@@ -109,12 +131,12 @@ class TcpConnectionManagerActor(DispatchedActor):
             case EstablishFailed():
                 self._dialing.failed(message.dial, message.error)
             case Reconnect():
-                self._dialing.reconnect(probing=not self._draining)
+                self._dialing.reconnect(probing=not self._pool.is_draining)
             case RoomMade():
                 self._dialing.begin()
                 self._room.changed()  # used or not, it is the next key's turn
             case WarmUp():
-                if not self._draining:
+                if not self._pool.is_draining:
                     self._dialing.warm_up(message.connections, message.timeout)
             case Drain():
                 self._on_drain(message.queued)
@@ -125,12 +147,25 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     # -- lease and release -----------------------------------------------------------------------------------
 
+    def _on_joined(self) -> None:
+        """Take in those who joined the demand, then look at the shelf again: somebody may have put back meanwhile."""
+        ledger = self._ledger
+        for count, lessee in enumerate(ledger.arrivals()):  # even if there are none: it is told again from now on
+            if count == ARRIVALS:
+                ledger.is_told = True
+                tell(self.actor_ref, Joined())
+                break
+            self._arriving = lessee
+            self._on_lease(lessee)
+        self._arriving = None
+        self._serve_shelf()
+
     def _on_lease(self, lessee: Exchange) -> None:
         ledger, now = self._ledger, self._dispatcher.now
         if lessee.done:
             return
         lessee.tally = self._pool
-        if self._draining:
+        if self._pool.is_draining:
             lessee.refused(self._ending(self._pool.key.origin))
             return
         if lessee.deadline <= now:
@@ -155,9 +190,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         """Lend the newest idle connection that is fit for use, if there is one, closing those that are not."""
         ledger, now = self._ledger, self._dispatcher.now
         assert isinstance(ledger, Ledger)  # noqa: S101  # that of whole connections
-        while ledger.idle and not ledger.waiting:
-            connection = ledger.lease(lessee)
-            assert connection is not None  # noqa: S101  # one is idle and nobody waits
+        while (connection := ledger.lease(lessee)) is not None:
             self._room.roused(connection)
             if connection.is_usable(now, careful=lessee.replays > 0 or not lessee.wire.idempotent):
                 self._grant(connection, lessee)
@@ -166,7 +199,51 @@ class TcpConnectionManagerActor(DispatchedActor):
         return False
 
     def _on_release(self, message: Release) -> None:
-        self.on_released(message.connection, message.lessee, reusable=message.reusable)
+        connection = message.connection
+        if isinstance(connection, ClaimableConnection) and connection.claimed:
+            if connection.exchange is not message.lessee:
+                return
+            connection.returned()
+            known = self._ledger.has_lent(connection, message.lessee)  # else a predecessor's, which crashed
+            if not known or (message.reusable and not connection.attend(READ)):
+                connection.close()
+        self.on_released(connection, message.lessee, reusable=message.reusable)
+
+    def _on_take_over(self, message: TakeOver) -> None:
+        connection, lessee = message.connection, message.lessee
+        if not connection.claimed or connection.exchange is not lessee:
+            return
+        if isinstance(self._ledger, Ledger) and self._ledger.enter(connection, lessee):
+            connection.take_over(lessee)
+        else:  # a predecessor's, which crashed and failed the request
+            connection.close()
+
+    def _on_shelved(self) -> None:
+        """Look at what callers have put back."""
+        if self._pool.is_draining:
+            self._drop_idle()
+            self._end_if_empty()
+            return
+        self._serve_shelf()
+        for connection in list(self._ledger.idle):
+            self._look_at(connection.idle_until)
+            self._room.rested(connection)
+
+    def _serve_shelf(self) -> None:
+        """Hand idle connections to those who wait."""
+        ledger, now = self._ledger, self._dispatcher.now
+        while ledger.idle and ledger.queued and isinstance(ledger, Ledger):
+            connection = ledger.grab()
+            following = None if connection is None else ledger.hand_on(connection)
+            if connection is None or following is None:
+                break  # claimed in the meantime, or those who are left need a fresh one
+            self._room.roused(connection)
+            if connection.is_usable(now, careful=following.replays > 0 or not following.wire.idempotent):
+                self._grant(connection, following)
+            else:
+                ledger.take_back(following)
+                self._drop(connection)
+                self._dialing.begin()
 
     def on_released(self, connection: Lendable, lessee: Exchange, *, reusable: bool) -> None:
         """Take a connection back, and hand it on. Called by the connection."""
@@ -236,7 +313,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         if self._recovery.state is State.FAILING and not self._ledger.is_live:
             return False
         is_risky = lessee.needs_fresh and lessee.resent  # a misdirected one needs a fresh connection, and is none
-        if is_risky and not self._budget.spend(self._dispatcher.now, self._pool.requests):
+        if is_risky and not self._budget.spend(self._dispatcher.now, self._pool.requests + self._pool.by_callers()[0]):
             return False
         lessee.returned(self._dispatcher.now)
         self._pool.replays += 1
@@ -248,7 +325,7 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def _grant(self, connection: Lendable, lessee: Exchange) -> None:
         self._pool.requests += 1
-        if self._draining:
+        if self._pool.is_draining:
             connection.drain()
         lessee.granted(connection)
 
@@ -261,27 +338,41 @@ class TcpConnectionManagerActor(DispatchedActor):
     def _rest(self, connection: Lendable) -> None:
         now = self._dispatcher.now
         connection.rest(now)
-        if self._draining or connection.idle_until <= now:
+        if self._pool.is_draining or connection.idle_until <= now:
             self._drop(connection)
             self.on_vacancy()
             return
-        if connection.idle_until < self._eviction.due:
-            self._eviction.arm(connection.idle_until)
+        self._look_at(connection.idle_until)
         self._room.rested(connection)
+
+    def _look_at(self, when: float) -> None:
+        """Look at what is idle then, if not before."""
+        if when < self._eviction.due:
+            self._eviction.arm(when)
+            self._pool.looks_at = when
+
+    def on_stirred(self, connection: Lendable) -> bool:
+        """Claim an idle connection, which has something to read. Called by the connection."""
+        return self._ledger.take(connection)
+
+    def on_calmed(self, connection: Lendable) -> None:
+        """Make it idle again. Called by the connection."""
+        self._ledger.idle[connection] = None
+        self._serve_shelf()
 
     def _drop(self, connection: Lendable) -> None:
         """Close a connection and strike it out everywhere."""
         connection.close()
         self._ledger.discard(connection)
         self._recovery.gone(connection)
-        self._pool.closed += 1
+        self._pool.count_out(connection)
         self._room.roused(connection)
         self._room.give()
 
     def connect(self, channel: Channel) -> Lendable | None:
         """Make a connection of what was dialed. Called by the dialing part."""
         settings = self._settings.connection
-        return Http1Connection(channel, self._pool.key, self._dispatcher, self, settings)
+        return ClaimableConnection(channel, self._pool.key, self._dispatcher, self, settings)
 
     def _on_adopt(self, message: Adopt) -> None:
         """Go on with requests, and the connection, that another version's manager had to give up."""
@@ -326,7 +417,9 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def _on_abandon_all(self, owner: object) -> None:
         ledger = self._ledger
-        for lessee in [*ledger.returned, *ledger.waiting, *ledger.lessees()]:
+        self._muster()
+        carried = [lessee for one in ledger.claimed() if (lessee := one.exchange) is not None]
+        for lessee in [*ledger.returned, *ledger.waiting, *ledger.demand.copy(), *ledger.lessees(), *carried]:
             if lessee.owner is owner and lessee.completion.cancel_now():
                 self._on_abandon(lessee)
 
@@ -340,18 +433,47 @@ class TcpConnectionManagerActor(DispatchedActor):
     # -- eviction and the end --------------------------------------------------------------------------------
 
     def _on_evict_idle(self, *, everything: bool) -> None:
-        now, idle = self._dispatcher.now, self._ledger.idle
-        expired = [one for one in idle if everything or now >= one.idle_until]
-        spare = 0 if everything else max(0, self._settings.min_idle - (self._ledger.connections - len(expired)))
+        now, ledger = self._dispatcher.now, self._ledger
+        expired = [one for one in list(ledger.idle) if everything or now >= one.idle_until]
+        spare = 0 if everything else max(0, self._settings.min_idle - (ledger.connections - len(expired)))
         first_spare = len(expired) - spare
         for at, connection in enumerate(expired):  # those that went idle last stay
+            if not ledger.take(connection):
+                continue
             if at < first_spare or not connection.stay(now):
                 self._drop(connection)
-        self._eviction.arm(min((one.idle_until for one in idle), default=NEVER))
+            else:
+                ledger.idle[connection] = None
+        self._patrol(now)
+        due = min((one.idle_until for one in list(ledger.idle)), default=NEVER)
+        if ledger.connections and self._dispatcher.can_share:
+            due = min(due, now + (AGAIN if self._suspects else PATROL))
+        self._eviction.arm(due)
+        self._pool.looks_at = due
+        self._serve_shelf()
         self.on_vacancy()
 
+    def _patrol(self, now: float) -> None:
+        """Take back what a killed thread has left behind: still claimed at the second look, and nobody's."""
+        self._muster()
+        forgotten = {one: one.driven for one in self._ledger.claimed() if one.is_forgotten(now)}
+        for connection, generation in forgotten.items():
+            if self._suspects.get(connection) == generation:
+                lessee = connection.returned()
+                if lessee is not None:
+                    lessee.completion.cancel_now()
+                self._drop(connection)
+        self._suspects = forgotten
+
+    def _muster(self) -> None:
+        """Enter what callers have put on its way, and left to this thread, into the books."""
+        ledger = self._ledger
+        for connection in ledger.claimed():
+            if not connection.claimed and connection.exchange is not None and isinstance(ledger, Ledger):
+                ledger.enter(connection, connection.exchange)
+
     def _on_evict_one(self, connection: Lendable) -> None:
-        if connection in self._ledger.idle:
+        if self._ledger.take(connection):
             self._drop(connection)
             self.on_vacancy()
         else:  # it has been lent in the meantime: another may make the room
@@ -359,10 +481,10 @@ class TcpConnectionManagerActor(DispatchedActor):
             self._room.changed()
 
     def _on_drain(self, queued: Literal["finish", "fail"]) -> None:
-        self._draining = True
+        self._pool.is_draining = True
         self._ending = refusals.disposed
-        for connection in list(self._ledger.idle):
-            self._drop(connection)
+        self._drop_idle()
+        self._muster()
         for connection in self._ledger.carriers():
             connection.drain()
         if queued == "fail":
@@ -377,13 +499,21 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._end_if_empty()
 
     def _halt(self) -> None:
-        self._draining = True
+        self._pool.is_draining = True
         self._fail_queue()
         self._dialing.cancel()
+        self._muster()
         for connection in self._ledger.carriers():
             connection.kill(lambda sent: self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=sent))
             self._drop(connection)
-        for connection in list(self._ledger.idle):
+        self._drop_idle()
+        for connection in self._ledger.claimed():  # whoever has it wakes up and hands it back
+            connection.revoke(lambda sent: self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=sent))
+            self._suspects[connection] = connection.driven
+            self._look_at(self._dispatcher.now + AGAIN)
+
+    def _drop_idle(self) -> None:
+        while (connection := self._ledger.grab()) is not None:
             self._drop(connection)
 
     def _fail_queue(self) -> None:
@@ -392,11 +522,11 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def _end_if_empty(self) -> None:
         """Stop when drained; otherwise think of retiring when there is nothing left."""
-        if self._draining and self._ledger.dialing and not self._ledger.queued:
+        if self._pool.is_draining and self._ledger.dialing and not self._ledger.queued:
             self._dialing.cancel()
-        if self._ledger.connections or self._ledger.queued:
+        if self._ledger.connections or self._ledger.is_wanted:
             return
-        if self._draining:
+        if self._pool.is_draining:
             self._close_timers()
             self._tell_supervisor(ManagerDrained(self._pool.key))
             self.stop()
@@ -404,13 +534,13 @@ class TcpConnectionManagerActor(DispatchedActor):
             self._retirement.arm(self._dispatcher.now + self._settings.retire_after)
 
     def _retire(self) -> None:
-        if not self._ledger.connections and not self._ledger.queued:
+        if not self._ledger.connections and not self._ledger.is_wanted:
             self._tell_supervisor(ManagerIdled(self._pool.key))
             self._retirement.arm(self._dispatcher.now + self._settings.retire_after)  # it may say no
 
     def on_stop(self) -> None:
         """Leave nothing behind, whoever stopped this actor: a foreign ``stop_all`` comes here as well."""
-        if not self._draining:  # what came just before the order to stop goes the way of what comes after it
+        if not self._pool.is_draining:  # what came just before the order to stop goes the way of what comes after it
             for lessee in self._ledger.empty_queue():
                 leave(self._supervisor, Lease(lessee))
         self._halt()
@@ -424,14 +554,23 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def dropped(self, message: object, error: BaseException) -> None:
         """Fail the request whose lease was fatal, unless it stands in the books, which a replacement takes over."""
-        if isinstance(message, Lease) and not self._ledger.holds(message.lessee):
-            message.lessee.refused(refusals.crashed(self._pool.key, error, sent=False))
+        lessee = message.lessee if isinstance(message, Lease) else self._arriving
+        if isinstance(message, Lease | Joined) and lessee is not None and not self._ledger.holds(lessee):
+            lessee.refused(refusals.crashed(self._pool.key, error, sent=False))
 
     def undelivered(self, message: object) -> None:
         """Send what came too late the way of all new requests; everything else is of the past."""
         match message:
             case Lease() | Abandon():
                 leave(self._supervisor, message)  # which knows what to answer, even if it has stopped as well
+            case Joined():
+                for lessee in self._ledger.drain():
+                    leave(self._supervisor, Lease(lessee))
+            case Shelved():
+                while (connection := self._ledger.grab()) is not None:
+                    connection.close()
+            case TakeOver() | Release():
+                message.connection.close()
             case _:
                 return
 

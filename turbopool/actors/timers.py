@@ -37,6 +37,14 @@ class LazyTimer:
         if when < self.wakes:
             self._timers.push(self, when)
 
+    def postpone(self, when: float) -> bool:
+        """Call at ``when`` if an earlier entry is pending, else return False: it must be armed. Any thread.
+
+        :meth:`fire` takes the entry off before it looks at the moment: so either it sees ``when``, or this sees that.
+        """
+        self.due = when
+        return self.wakes <= when
+
     def close(self) -> None:
         """Never call again, and let go of the callback."""
         self.due = NEVER

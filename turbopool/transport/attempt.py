@@ -94,6 +94,8 @@ class Attempt:
         if fd >= 0:
             os.close(fd)
 
+    let_go = abandon
+
 
 class Proof:
     """What a connected channel has to show before it is used. Reports once, with the error if there is one.
@@ -140,6 +142,8 @@ class Proof:
     def abandon(self) -> None:
         """Give up the descriptor in a forked child."""
         self.channel.abandon()
+
+    let_go = abandon
 
 
 class Handshake(Proof):

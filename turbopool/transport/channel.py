@@ -1,4 +1,7 @@
-"""Non-blocking byte streams over a TCP socket: in clear, and through TLS.
+"""Byte streams over a TCP socket, in clear and through TLS: without blocking for the reactor, blocking for a caller.
+
+The socket itself blocks, and whoever must not wait says so with each call (``MSG_DONTWAIT``): the reactor's thread and
+a caller's take turns with it, and changing its mode would cost a system call each time.
 
 TLS is an ``ssl.SSLObject`` between two memory buffers, with the raw socket outside: the socket's readiness, errors
 and end stay visible, and closing never sends anything in clear.
@@ -10,19 +13,35 @@ import contextlib
 import os
 import socket
 import ssl
+import struct
+import sys
 
+from turbopool.clock import NEVER
 from turbopool.config.tls import TlsContext
 from turbopool.transport.interfaces import RECEIVE_BYTES
 
 _USUAL_BYTES = 65_536
 """Bytes asked for at first; a buffer beyond 128 KiB costs a system call to allocate, so it is used when filled."""
 _RECORD_HEADER = 5
+_SO_MEMINFO = 55
+"""Linux: how much memory a socket's queues hold; the first of its numbers is what nobody has received yet."""
+_EMPTY = b"\0\0\0\0"
+_ESTABLISHED = b"\1"
+"""The first byte of ``TCP_INFO``, of a connection that neither side has ended: an end that came with data is no more in
+the queue once that is received."""
+_COUNTED = (socket.AF_INET, socket.AF_INET6) if sys.platform == "linux" else ()
+_NOW = socket.MSG_DONTWAIT
+_PEEK = socket.MSG_DONTWAIT | socket.MSG_PEEK
+_PATIENCE_STEP = 0.05
+"""Seconds by which a wait may be too long or short before the kernel is told another bound: one system call less."""
+_LEAST_PATIENCE = 0.001
+"""Seconds; the kernel takes 0 for no bound at all."""
 
 
 class TcpChannel:
-    """A connected, non-blocking TCP socket."""
+    """A connected TCP socket."""
 
-    __slots__ = ("_size", "_sock", "fd")
+    __slots__ = ("_is_counted", "_patience", "_size", "_sock", "fd")
 
     version: str | None = None
     truncated = False
@@ -30,16 +49,29 @@ class TcpChannel:
     ended = False
 
     def __init__(self, sock: socket.socket) -> None:
+        sock.settimeout(None)
         self._sock = sock
         self.fd = sock.fileno()
         self._size = _USUAL_BYTES
+        self._patience: float = NEVER
+        self._is_counted = sock.family in _COUNTED
 
     def send(self, data: bytes | memoryview) -> int:
         """Take as many bytes as the kernel does now."""
         try:
-            return self._sock.send(data)
+            return self._sock.send(data, _NOW)
         except (BlockingIOError, InterruptedError):
             return 0
+
+    def send_file(self, fd: int, start: int, size: int) -> int | None:
+        """Let the kernel take up to ``size`` bytes of a file now; None when there is no room, 0 at the file's end."""
+        os.set_blocking(self.fd, False)  # sendfile has no flag that says so
+        try:
+            return os.sendfile(self.fd, fd, start, size)
+        except (BlockingIOError, InterruptedError):
+            return None
+        finally:
+            os.set_blocking(self.fd, True)
 
     def flush(self) -> bool:
         """Nothing is ever held back."""
@@ -48,23 +80,75 @@ class TcpChannel:
     def receive(self) -> bytes | None:
         """Return what has arrived, ``b""`` at the end, None when nothing has."""
         try:
+            data = self._sock.recv(self._size, _NOW)
+        except (BlockingIOError, InterruptedError):
+            return None
+        self._size = RECEIVE_BYTES if len(data) >= _USUAL_BYTES else _USUAL_BYTES
+        return data
+
+    def receive_into(self, room: memoryview) -> bytes | memoryview | None:
+        """Return what has arrived, as the filled part of ``room``."""
+        try:
+            return room[: self._sock.recv_into(room, min(len(room), RECEIVE_BYTES), _NOW)]
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def await_into(self, room: memoryview, patience: float) -> bytes | memoryview | None:
+        """Return what arrives, as :meth:`await_bytes` does, as the filled part of ``room``. Blocks."""
+        if abs(patience - self._patience) > _PATIENCE_STEP:
+            self._set_patience(patience)
+        try:
+            return room[: self._sock.recv_into(room, min(len(room), RECEIVE_BYTES))]
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    def await_bytes(self, patience: float) -> bytes | None:
+        """Return what arrives, ``b""`` at the end, None when nothing does for about ``patience`` seconds. Blocks."""
+        if abs(patience - self._patience) > _PATIENCE_STEP:
+            self._set_patience(patience)
+        try:
             data = self._sock.recv(self._size)
         except (BlockingIOError, InterruptedError):
             return None
         self._size = RECEIVE_BYTES if len(data) >= _USUAL_BYTES else _USUAL_BYTES
         return data
 
+    def _set_patience(self, patience: float) -> None:
+        self._patience = patience
+        seconds = 0.0 if patience == NEVER else max(_LEAST_PATIENCE, patience)
+        timeval = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, timeval)
+
+    def hang_up(self) -> None:
+        """End the stream both ways without closing: whoever waits for bytes wakes up to its end. Any thread."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
     def has_spoken(self) -> bool:
         """Whether there is something to read."""
         try:
-            return bool(self._sock.recv(1, socket.MSG_PEEK))
+            return bool(self._sock.recv(1, _PEEK))
+        except OSError:
+            return False
+
+    def is_still(self) -> bool:
+        """Whether neither bytes nor the end of the stream wait to be received; False if that is not known.
+
+        For a caller's thread: the system calls that tell, and during which the interpreter changes no threads.
+        """
+        try:
+            return (
+                self._is_counted
+                and self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4) == _EMPTY
+                and self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _ESTABLISHED
+            )
         except OSError:
             return False
 
     def is_quiet(self) -> bool:
         """Whether the peer has neither sent nor closed anything since: one system call."""
         try:
-            self._sock.recv(1, socket.MSG_PEEK)
+            self._sock.recv(1, _PEEK)
         except (BlockingIOError, InterruptedError):
             return True
         except OSError:
@@ -83,10 +167,12 @@ class TcpChannel:
 
 
 class TlsChannel:
-    """A TLS client session over a connected, non-blocking TCP socket."""
+    """A TLS client session over a connected TCP socket."""
 
-    __slots__ = ("_established", "_incoming", "_missing", "_outgoing", "_partial", "_tcp", "_tls", "_unsent", "ended",
-                 "fd", "truncated", "version")  # fmt: skip
+    __slots__ = (
+        "_established", "_incoming", "_is_drained", "_missing", "_outgoing", "_partial", "_tcp", "_tls", "_unsent",
+        "ended", "fd", "truncated", "version",
+    )  # fmt: skip
 
     def __init__(self, sock: socket.socket, context: TlsContext, server_hostname: str) -> None:
         self._tcp = TcpChannel(sock)
@@ -97,7 +183,7 @@ class TlsChannel:
         self._unsent = memoryview(b"")
         self._partial = b""  # of a record's header
         self._missing = 0  # bytes of a record whose header has come
-        self._established = False
+        self._established = self._is_drained = False
         self.ended = False
         self.truncated = False
         self.version: str | None = None
@@ -173,12 +259,14 @@ class TlsChannel:
         pieces: list[bytes] = []
         filled = False
         while True:
-            try:
-                piece = self._tls.read(RECEIVE_BYTES)
-            except ssl.SSLWantReadError:
+            if self._is_drained:  # to ask all the same would cost an exception
                 if filled or not self._fill():
                     break
                 filled = True
+            try:
+                piece = self._tls.read(_USUAL_BYTES)
+            except ssl.SSLWantReadError:
+                self._is_drained = True
                 continue
             except ssl.SSLEOFError:
                 self.ended = self.truncated = True
@@ -190,6 +278,35 @@ class TlsChannel:
         self._collect()  # a key update asks for an answer
         self.flush()
         return b"".join(pieces) if pieces else None
+
+    def receive_into(self, room: memoryview) -> bytes | memoryview | None:
+        """Return what :meth:`receive` does: of the records that came, all must be read, whatever ``room`` there is."""
+        del room
+        return self.receive()
+
+    def await_bytes(self, patience: float) -> bytes | None:
+        """Return the plaintext of what arrives, ``b""`` at the end, None when nothing does in time. Blocks."""
+        data = self.receive()
+        if data is not None:
+            return data
+        arrived = self._tcp.await_bytes(patience)
+        if arrived is None:
+            return None
+        self._take(arrived)
+        return self.receive()  # None if that was a part of a record, or a session ticket
+
+    def await_into(self, room: memoryview, patience: float) -> bytes | None:
+        """Return what arrives, not put into ``room``: plaintext has to be made elsewhere. Blocks."""
+        del room
+        return self.await_bytes(patience)
+
+    def is_still(self) -> bool:
+        """Whether nothing waits to be received; False if that is not known."""
+        return not self.buffered and self._tcp.is_still()
+
+    def hang_up(self) -> None:
+        """End the stream below TLS, so that whoever waits wakes up. Any thread."""
+        self._tcp.hang_up()
 
     def is_quiet(self) -> bool:
         """Whether the peer has sent no data and not closed; session tickets do not count."""
@@ -217,12 +334,16 @@ class TlsChannel:
         data = self._tcp.receive()
         if data is None:
             return False
+        self._take(data)
+        return True
+
+    def _take(self, data: bytes) -> None:
+        self._is_drained = False
         if data:
             self._incoming.write(data)
             self._follow(data)
         else:
             self._incoming.write_eof()
-        return True
 
     def _follow(self, data: bytes) -> None:
         """Note where records end (RFC 8446 section 5.1): OpenSSL does not tell whether it holds a part of one."""

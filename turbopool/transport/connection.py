@@ -23,6 +23,7 @@ from turbopool.errors import (
     WriteError,
     WriteTimeout,
 )
+from turbopool.models import Response
 from turbopool.stats import PoolKey
 from turbopool.transport.account import accounted, body_failure, facts, late
 from turbopool.transport.delivery import begin, patience
@@ -52,6 +53,9 @@ class Http1Connection:
         idle_since, idle_until: since when it stands idle, and when it is to be evicted.
         version: what the peer calls itself, once it answered.
     """
+
+    driven = completed = 0
+    """What callers' threads did over it; see :class:`turbopool.transport.claimable.ClaimableConnection`."""
 
     __slots__ = (
         "_channel", "_closed", "_draining", "_landlord", "_parser", "_reactor", "_read_deadline", "_sender",
@@ -109,7 +113,8 @@ class Http1Connection:
             return False
         if self._channel.buffered:
             return False
-        is_fresh = now - max(self.idle_since, self._reactor.polled_at) < PROBE_AFTER
+        seen_at = max(self.idle_since, self._reactor.polled_at) if self._watched == READ else self.idle_since
+        is_fresh = now - seen_at < PROBE_AFTER
         return (is_fresh and not careful) or self._channel.is_quiet()
 
     def is_quiet(self) -> bool:
@@ -136,6 +141,8 @@ class Http1Connection:
         self.exchange = exchange
         self.requests += 1
         exchange.connection = self
+        if self._watched != READ:  # a caller's thread had it
+            self._watch(READ)
         wire = exchange.wire
         self._parser.start(wire.method, in_memory=exchange.in_memory)
         sender = self._sender
@@ -207,9 +214,12 @@ class Http1Connection:
         self._closed = True
         self._channel.abandon()
 
+    let_go = abandon
+
     def _on_readable(self) -> None:
         try:
-            data = self._channel.receive()
+            room = self._parser.room
+            data = self._channel.receive() if room is None else self._channel.receive_into(room)
         except OSError as error:
             self._on_broken(error)
             return
@@ -304,16 +314,20 @@ class Http1Connection:
     # -- the end of an exchange ------------------------------------------------------------------------------
 
     def _complete(self, exchange: Exchange) -> None:
-        parser, now = self._parser, self._reactor.now
+        # Released first, so that whoever sees the response sees the connection idle.
+        self._reactor.announce(exchange.succeed, self._conclude(exchange, self._reactor.now))
+        self._finish(reusable=self._is_reusable(exchange))
+
+    def _conclude(self, exchange: Exchange, now: float) -> Response:
+        """Make the response of what has been parsed."""
+        parser = self._parser
         head = parser.head
         assert head is not None  # noqa: S101  # a complete response has one
         response = exchange.respond(head, raw=parser.body, source=None, now=now)
         parser.pieces = []  # an idle connection keeps no body
         if parser.trailers:
             response.extensions["trailers"] = parser.trailers
-        # Released first, so that whoever sees the response sees the connection idle.
-        self._reactor.announce(exchange.succeed, response)
-        self._finish(reusable=self._is_reusable(exchange))
+        return response
 
     def _is_reusable(self, exchange: Exchange) -> bool:
         """The reuse rule: all was sent, all was read, nothing more came, and both sides keep the connection."""
@@ -371,7 +385,7 @@ class Http1Connection:
         if self.exchange is exchange:
             self.abort()
 
-    def _on_idle_bytes(self, data: bytes) -> None:
+    def _on_idle_bytes(self, data: bytes | memoryview) -> None:
         """An idle connection has nothing to say but good-bye: a late 408, stray bytes and the end are one."""
         if data:
             _log.debug("unsolicited bytes on an idle connection of %s: connection closed", self.key.origin)

@@ -10,6 +10,7 @@ is delivered, and ``leftover`` tells the owner to close the connection (RFC 9112
 from __future__ import annotations
 
 from enum import Enum, auto
+from io import BytesIO
 
 import httptools
 
@@ -22,6 +23,10 @@ _FIRST_BYTE = b"H"
 _NO_CONTENT, _RESET_CONTENT, _NOT_MODIFIED, _SWITCHING, _FINAL, _MAX_STATUS = 204, 205, 304, 101, 200, 999
 _MIN_STATUS = 100
 _MAX_LENGTH_DIGITS = 18
+_PLACED_FROM, _PLACED_TO = 131_072, 67_108_864
+"""Bytes of a body in memory that has its place from the beginning; of a larger one a server must show some first."""
+_TAIL = 32_768
+"""Bytes at the end of such a body that are received like any others, so that what follows them is seen."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"connection", b"keep-alive"})
 
 
@@ -44,6 +49,7 @@ class ResponseParser:
         head: the final response's head, once it is complete.
         pieces: what has come of the body; the owner may take them away as it goes.
         received: bytes of body so far.
+        room: where the next bytes of a large body may be put, or None.
         complete: whether the response is whole.
         leftover: whether bytes came that belong to no response.
         trailers: fields after a chunked body.
@@ -51,9 +57,12 @@ class ResponseParser:
 
     __slots__ = (
         "_chunks", "_head_size", "_in_memory", "_informational", "_known", "_known_head", "_limits", "_llhttp",
-        "_method", "_phase", "_reason", "_sink_fields", "_tail", "complete", "head", "leftover", "pieces", "received",
-        "started", "trailers",
+        "_method", "_phase", "_place", "_reason", "_sink_fields", "_tail", "_whole", "complete", "head", "leftover",
+        "pieces", "received", "room", "started", "trailers",
     )  # fmt: skip
+
+    room: memoryview | None
+    _place: memoryview | None
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -73,6 +82,8 @@ class ResponseParser:
         self.head: ResponseHead | None = None
         self.pieces: list[bytes] = []
         self.received = 0
+        self._whole: BytesIO | None = None
+        self._place = self.room = None
         self.complete = False
         self.leftover = False
         self.trailers: list[Field] = []
@@ -83,13 +94,14 @@ class ResponseParser:
         pieces = self.pieces
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def receive(self, data: bytes) -> None:
-        """Take the next bytes, of any number.
+    def receive(self, arrived: bytes | memoryview) -> None:
+        """Take the next bytes, of any number; a memoryview is the part of :attr:`room` that has been filled.
 
         Raises:
             RemoteProtocolError: they are not HTTP.
             LimitExceeded: they are more than a limit allows.
         """
+        data: bytes = arrived  # type: ignore[assignment]  # while there is no room, which only sized bodies have
         if self._phase is _Phase.HEAD:
             known = self._known_head
             if known is not None and not self.started and data.startswith(self._known) and self._method != "HEAD":
@@ -136,7 +148,6 @@ class ResponseParser:
 
     def _begin_head(self) -> None:
         self._llhttp: httptools.HttpResponseParser | None = None
-        self._sink_fields: list[Field] = []
         self._reason = b""
         self._head_size = 0
         self._tail = b""
@@ -149,6 +160,7 @@ class ResponseParser:
                     msg = f"not an HTTP/1.x response: {shorten(data)}"
                     raise RemoteProtocolError(msg)
                 self._llhttp = httptools.HttpResponseParser(self)
+                self._sink_fields: list[Field] = []
             tail = self._tail
             end = (tail + data).find(_END_OF_HEAD) if tail else data.find(_END_OF_HEAD)
             if end < 0:
@@ -159,6 +171,7 @@ class ResponseParser:
             whole, data = data[:cut], data[cut:]
             self._feed(whole)
             head = _judge(self._llhttp, self._reason, self._sink_fields, self._method)
+            self._sink_fields = []
             if head.status >= _FINAL:
                 if self._head_size == len(whole) and self._method != "HEAD":
                     self._known, self._known_head = whole, head
@@ -215,14 +228,38 @@ class ResponseParser:
             if self._in_memory and head.length > self._limits.max_buffered_body:
                 self._exceed("max_buffered_body", self._limits.max_buffered_body, "bytes of response body")
 
-    def _receive_sized(self, data: bytes) -> None:
+    def _receive_sized(self, data: bytes | memoryview) -> None:
         missing = self.head.length - self.received  # type: ignore[union-attr,operator]  # both known in this phase
         if len(data) > missing:
             self.leftover = True
             data = data[:missing]
-        self._keep(data)
+        if self._place is not None or (len(data) < missing and self._make_place(missing)):
+            self._put(data)
+        else:
+            self._keep(data)  # type: ignore[arg-type]  # there is no room
         if len(data) == missing:
             self._finish()
+
+    def _make_place(self, length: int) -> bool:
+        """Make room for a large body, which is then written to where it will be read: it need not be joined."""
+        if self.received or not self._in_memory or not _PLACED_FROM <= length <= _PLACED_TO:
+            return False
+        self._whole = BytesIO(bytes(length))
+        self._place = self._whole.getbuffer()
+        return True
+
+    def _put(self, data: bytes | memoryview) -> None:
+        at, place, whole = self.received, self._place, self._whole
+        assert place is not None and whole is not None  # noqa: S101, PT018  # made together
+        end = self.received = at + len(data)
+        if isinstance(data, bytes):
+            place[at:end] = data
+        length = len(place)
+        self.room = place[end : length - _TAIL] if end < length - _TAIL else None
+        if end == length:
+            self._place = self._whole = None
+            del place  # while anybody can write to it, the value would be a copy
+            self.pieces.append(whole.getvalue())
 
     def _receive_chunked(self, data: bytes) -> None:
         chunks = self._chunks

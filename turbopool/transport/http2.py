@@ -36,8 +36,10 @@ from turbopool.transport.http2_state import (
     END_STREAM,
     FRAME_HEADER,
     GOAWAY,
+    HEADER,
     HEADERS,
     LAST_ID,
+    NUMBER,
     PADDED,
     PING,
     PUSH_PROMISE,
@@ -50,12 +52,14 @@ from turbopool.transport.http2_state import (
     GoAway,
     NotHttp2,
     StreamState,
+    framed,
 )
 from turbopool.transport.http2_wire import StreamRequest
 
 MAX_FRAME = 16_384
 """Bytes of a frame's payload; we do not offer more (RFC 9113 section 6.5.2)."""
 _GOAWAY_BYTES = FRAME_HEADER + 8
+_TO_BE_STRIPPED = PADDED | WITH_PRIORITY
 _SMALL = 128
 """Bytes of data of an ended stream below which a frame is worth counting: it costs the peer next to nothing."""
 _FIRST_WINDOW = 65_535
@@ -108,7 +112,7 @@ class Http2Codec:
         self._tail = b""
         self._block: bytearray | None = None
         self._block_of = self._block_flags = 0
-        self.next_id = 1
+        self.next_id = self._paid_for = 1
         self._pings = 0
         self._now = now
         self._touched: dict[StreamState, None] = {}
@@ -135,7 +139,6 @@ class Http2Codec:
         block = self._writer.prepare(request)
         stream_id = self.next_id
         self.next_id += 2
-        self._conduct.resets.earn(1)
         stream = StreamState(stream_id, is_head=request.method == "HEAD", is_sending=not end)
         self._lane.open(stream, block)
         self.streams[stream_id] = stream
@@ -156,7 +159,8 @@ class Http2Codec:
         self._conduct.windows.earn(10)
         if is_last:
             stream.is_sending = False
-            self._end_if_done(stream)
+            if stream.complete:
+                self._forget(stream)
         return taken
 
     def window(self, stream: StreamState) -> int:
@@ -189,8 +193,13 @@ class Http2Codec:
     def last_words(self) -> bytes:
         """Return a GOAWAY, and drop all else that was to be sent: it never was."""
         self.close()
-        self._out.clear()
-        return self._h2.data_to_send()[-_GOAWAY_BYTES:]
+        return self.take()[-_GOAWAY_BYTES:]
+
+    @property
+    def has_output(self) -> bool:
+        """Whether there is something to be sent."""
+        self._collect()
+        return bool(self._out)
 
     def take(self) -> bytes:
         """Return what is to be sent."""
@@ -219,12 +228,21 @@ class Http2Codec:
             while end - at >= FRAME_HEADER:
                 if not self.is_greeted and data[at + 3] != SETTINGS:  # first: what is no frame has no length
                     self._fail(Code.PROTOCOL_ERROR, f"it did not begin with SETTINGS but with {shorten(data, 40)}")
-                stop = at + FRAME_HEADER + int.from_bytes(data[at : at + 3])
-                if stop - at > MAX_FRAME + FRAME_HEADER:
+                word, flags, stream_id = HEADER.unpack_from(data, at)
+                start = at + FRAME_HEADER
+                stop = start + (word >> 8)
+                if stop - start > MAX_FRAME:
                     self._fail(Code.FRAME_SIZE_ERROR, "a frame larger than was offered")
                 if stop > end:
                     break
-                self._on_frame(data[at:stop])
+                kind, stream_id = word & 0xFF, stream_id & LAST_ID
+                if self._block is not None and (kind != CONTINUATION or stream_id != self._block_of):
+                    self._fail(Code.PROTOCOL_ERROR, "another frame within a header block")
+                handler = _HANDLERS.get(kind)
+                if handler is None:  # PRIORITY, and whatever is added to HTTP/2 (RFC 9113 section 5.5)
+                    self._count("strays")
+                else:
+                    handler(self, flags, stream_id, data[start:stop])
                 at = stop
         except h2.exceptions.ProtocolError as error:
             raise ConnectionFailure(error.error_code, shorten(str(error).encode())) from error
@@ -246,32 +264,20 @@ class Http2Codec:
             msg = f"the server does not speak HTTP/2; it said {shorten(data, 40)}"
             raise NotHttp2(Code.HTTP_1_1_REQUIRED, msg)
 
-    def _on_frame(self, frame: bytes) -> None:
-        kind, flags = frame[3], frame[4]
-        stream_id = int.from_bytes(frame[5:FRAME_HEADER]) & LAST_ID
-        if self._block is not None and (kind != CONTINUATION or stream_id != self._block_of):
-            self._fail(Code.PROTOCOL_ERROR, "another frame within a header block")
-        handler = _HANDLERS.get(kind)
-        if handler is None:  # PRIORITY, and whatever is added to HTTP/2 (RFC 9113 section 5.5)
-            self._count("strays")
-        else:
-            handler(self, frame, flags, stream_id)
-
-    def _on_data(self, frame: bytes, flags: int, stream_id: int) -> None:
-        size = len(frame) - FRAME_HEADER
+    def _on_data(self, flags: int, stream_id: int, payload: bytes) -> None:
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._on_stray(stream_id, counts=size < _SMALL)
-            self._lane.on_stray(size)
+            self._on_stray(stream_id, counts=len(payload) < _SMALL)
+            self._lane.on_stray(len(payload))
             return
         if stream.head is None:
             self._fail(Code.PROTOCOL_ERROR, "data before the head of a response")
         self._touched[stream] = None
         if stream.complete:
-            self._lane.on_stray(size)
+            self._lane.on_stray(len(payload))
             self._spoil(stream, RemoteProtocolError("more came after the end of the response", phase="recv"))
             return
-        data = self._lane.on_data(stream, frame, flags)
+        data = self._lane.on_data(stream, flags, payload)
         if data:
             stream.keep(data)
         if flags & END_STREAM:  # nothing follows that would need a window
@@ -279,58 +285,61 @@ class Http2Codec:
         else:
             if not data:
                 self._count("blanks")
-            if len(data) != size:
-                self._lane.consume(stream, size - len(data))  # padding
+            if flags & PADDED:
+                self._lane.consume(stream, len(payload) - len(data))
         self._check_length(stream)
 
-    def _on_headers(self, frame: bytes, flags: int, stream_id: int) -> None:
-        if stream_id not in self.streams:
+    def _on_headers(self, flags: int, stream_id: int, payload: bytes) -> None:
+        stream = self.streams.get(stream_id)
+        if stream is None:
             self._on_stray(stream_id)
-        start = FRAME_HEADER + bool(flags & PADDED) + (5 if flags & WITH_PRIORITY else 0)  # RFC 9113 section 6.2
-        stop = len(frame) - (frame[FRAME_HEADER] if flags & PADDED and len(frame) > FRAME_HEADER else 0)
-        if start > stop:
-            self._fail(Code.PROTOCOL_ERROR, "more padding than frame")
-        block = frame[start:stop]
-        self._block_of, self._block_flags = stream_id, flags
+        block = self._stripped(flags, payload) if flags & _TO_BE_STRIPPED else payload
         if flags & END_HEADERS:
-            self._on_block(block)
+            self._on_block(stream, block, ends=bool(flags & END_STREAM))
         else:
+            self._block_of, self._block_flags = stream_id, flags
             self._block = bytearray(block)
 
-    def _on_continuation(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+    def _stripped(self, flags: int, payload: bytes) -> bytes:
+        """Return the block without padding and priority (RFC 9113 section 6.2)."""
+        start = bool(flags & PADDED) + (5 if flags & WITH_PRIORITY else 0)
+        stop = len(payload) - (payload[0] if flags & PADDED and payload else 0)
+        if start > stop:
+            self._fail(Code.PROTOCOL_ERROR, "more padding than frame")
+        return payload[start:stop]
+
+    def _on_continuation(self, flags: int, stream_id: int, payload: bytes) -> None:
         if self._block is None:
             self._fail(Code.PROTOCOL_ERROR, "CONTINUATION without HEADERS")
-        self._block += frame[FRAME_HEADER:]
-        if len(frame) == FRAME_HEADER:
+        self._block += payload
+        if not payload:
             self._count("blanks")
         if len(self._block) > self._limits.max_response_headers * 4:
             self._fail(Code.ENHANCE_YOUR_CALM, "a header block without end")
         if flags & END_HEADERS:
             block, self._block = bytes(self._block), None
-            self._on_block(block)
+            self._on_block(self.streams.get(stream_id), block, ends=bool(self._block_flags & END_STREAM))
 
-    def _on_block(self, data: bytes) -> None:
-        """Read a header block, and tell the lane that there was one."""
+    def _on_block(self, stream: StreamState | None, data: bytes, *, ends: bool) -> None:
+        """Read a header block, and tell the lane that there was one. One of a stream that has ended is but read."""
         try:
             block = self._reader.read(data)
         except HPACKError as error:
             calm = "larger than" in str(error)
             self._fail(Code.ENHANCE_YOUR_CALM if calm else Code.COMPRESSION_ERROR, f"a header block: {error}")
-        stream = self.streams.get(self._block_of)
         if stream is None:
             return
         self._touched[stream] = None
         stream.has_begun = True
-        problem, ends = block.problem, bool(self._block_flags & END_STREAM)
-        if problem is None:
-            problem = self._judge(stream, block.status, ends=ends)
-        if problem is not None:
-            self._spoil(stream, problem)
-            return
-        self._reader.tell(block.status)
+        head = block.head
+        if head is None or stream.head is not None:  # anything but the one good head of a response
+            problem = block.problem or self._judge(stream, block.status, ends=ends)
+            if problem is not None:
+                self._spoil(stream, problem)
+                return
         self._lane.on_head(stream, ends=ends)
-        if block.head is not None:
-            stream.head = block.head
+        if head is not None:
+            stream.head = head
             has_no_body = stream.is_head or block.status in (204, 304)
             stream.expected = 0 if has_no_body else block.length
         elif not block.status:
@@ -357,41 +366,43 @@ class Http2Codec:
                                      limit=limit, phase="recv")  # fmt: skip
         return None
 
-    def _on_reset(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+    def _on_reset(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002  # as all handlers
         stream = self.streams.get(stream_id)
         if stream is None:
             self._on_stray(stream_id)
+            self._conduct.resets.earn((self.next_id - self._paid_for) / 2)
+            self._paid_for = self.next_id
             self._count("resets")
             return
         self._touched[stream] = None
-        stream.code = self._lane.on_reset(stream, frame)
+        stream.code = self._lane.on_reset(stream, payload)
         stream.refused = stream.code == Code.REFUSED_STREAM and not stream.has_begun
         self._forget(stream)
 
-    def _on_window(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+    def _on_window(self, flags: int, stream_id: int, payload: bytes) -> None:
         self._count("windows")
         stream = self.streams.get(stream_id)
         self.has_room = True
         if not stream_id:
-            self._tell(frame)
+            self._tell(WINDOW_UPDATE, flags, stream_id, payload)
         elif stream is None:
             self._on_stray(stream_id)
-        elif len(frame) == FRAME_HEADER + 4 and not int.from_bytes(frame[FRAME_HEADER:]) & LAST_ID:
+        elif len(payload) == NUMBER and not int.from_bytes(payload) & LAST_ID:
             self._spoil(stream, RemoteProtocolError("the server opened a window by nothing", phase="send"))
-        elif not self._lane.on_window(stream, frame):
+        elif not self._lane.on_window(stream, payload):
             stream.problem = RemoteProtocolError("the server opened a window too far", phase="send")
             self._touched[stream] = None
             self._forget(stream)
 
-    def _on_settings(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+    def _on_settings(self, flags: int, stream_id: int, payload: bytes) -> None:
         if flags & ACK and not self.is_greeted:
             self._fail(Code.PROTOCOL_ERROR, "the server did not begin with SETTINGS")
         self._count("settings")
-        for at in range(FRAME_HEADER, len(frame) - 5, 6):
-            name, value = int.from_bytes(frame[at : at + 2]), int.from_bytes(frame[at + 2 : at + 6])
+        for at in range(0, len(payload) - 5, 6):
+            name, value = int.from_bytes(payload[at : at + 2]), int.from_bytes(payload[at + 2 : at + 6])
             if name == h2.settings.SettingCodes.ENABLE_PUSH and value:
                 self._fail(Code.PROTOCOL_ERROR, "a server cannot allow pushes")
-        self._tell(frame)
+        self._tell(SETTINGS, flags, stream_id, payload)
         if flags & ACK:
             self.is_acknowledged = True
             return
@@ -399,36 +410,36 @@ class Http2Codec:
         self.limit = min(self._h2.remote_settings.max_concurrent_streams, LAST_ID)
         self.is_greeted = self.has_room = True  # it may have opened the windows of all streams
 
-    def _on_ping(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+    def _on_ping(self, flags: int, stream_id: int, payload: bytes) -> None:
         if flags & ACK and self._pings:
             self._pings -= 1
             self.pongs += 1
         else:
             self._count("pings")
-        self._tell(frame)
+        self._tell(PING, flags, stream_id, payload)
 
-    def _on_goaway(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
-        if stream_id or len(frame) < FRAME_HEADER + 8:
+    def _on_goaway(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002  # as all handlers
+        if stream_id or len(payload) < _GOAWAY_BYTES - FRAME_HEADER:
             self._fail(Code.PROTOCOL_ERROR, "GOAWAY that is none")
-        last_id = int.from_bytes(frame[FRAME_HEADER : FRAME_HEADER + 4]) & LAST_ID
-        code = int.from_bytes(frame[FRAME_HEADER + 4 : FRAME_HEADER + 8])
+        last_id = int.from_bytes(payload[:4]) & LAST_ID
+        code = int.from_bytes(payload[4:8])
         if self.goaway is not None:
             self._count("settings")
             last_id = min(last_id, self.goaway.last_id)
-        self.goaway = GoAway(last_id, code, frame[FRAME_HEADER + 8 :])
+        self.goaway = GoAway(last_id, code, payload[8:])
         for stream in [stream for stream in self.streams.values() if stream.stream_id > last_id]:
             stream.refused, stream.code = not stream.has_begun, code
             self._touched[stream] = None
             self._forget(stream)
 
-    def _on_push(self, frame: bytes, flags: int, stream_id: int) -> None:  # noqa: ARG002  # as all handlers
+    def _on_push(self, flags: int, stream_id: int, payload: bytes) -> None:  # noqa: ARG002  # as all handlers
         self._fail(Code.PROTOCOL_ERROR, "a push, though we take none")
 
     # -- inside ----------------------------------------------------------------------------------------------
 
-    def _tell(self, frame: bytes) -> None:
+    def _tell(self, kind: int, flags: int, stream_id: int, payload: bytes) -> None:
         """Leave a frame of the connection to ``h2``, and send what it has to say in its place among the others."""
-        self._h2.receive_data(frame)
+        self._h2.receive_data(framed(kind, flags, stream_id, payload))
         self._collect()
 
     def _collect(self) -> None:
@@ -454,11 +465,7 @@ class Http2Codec:
         received, expected = stream.received, stream.expected
         if expected is not None and (received > expected or (stream.complete and received < expected)):
             self._spoil(stream, _wrong_length(received, expected))
-        else:
-            self._end_if_done(stream)
-
-    def _end_if_done(self, stream: StreamState) -> None:
-        if stream.complete and not stream.is_sending:
+        elif stream.complete and not stream.is_sending:
             self._forget(stream)
 
     def _forget(self, stream: StreamState) -> None:

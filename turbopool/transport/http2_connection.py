@@ -16,13 +16,13 @@ from turbopool.errors import ReadError, RemoteProtocolError, TurboPoolError, Wri
 from turbopool.stats import PoolKey
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.http2 import Http2Codec
-from turbopool.transport.http2_link import Rider
+from turbopool.transport.http2_link import Rider, StreamLandlord
 from turbopool.transport.http2_pulse import Pulse, Sign
 from turbopool.transport.http2_resets import Resets
 from turbopool.transport.http2_state import LAST_ID, Code, ConnectionFailure, NotHttp2, StreamState
 from turbopool.transport.http2_stream import Http2Stream
 from turbopool.transport.interfaces import READ, WRITE, Channel, Reactor
-from turbopool.transport.landlord import ConnectionSettings, Ending, SharedLandlord, expiry
+from turbopool.transport.landlord import ConnectionSettings, Ending, expiry
 from turbopool.transport.outbox import CONGESTED, Outbox
 
 LOOK_AFTER = 0.001
@@ -44,14 +44,18 @@ class Http2Connection:
         requests: how many it has been given.
         expires_at: when its lifetime ends.
         idle_since, idle_until: since when it stands idle, and when it is to be evicted.
+        is_digesting: whether it takes in what has arrived, and will say when that is done.
         has_answered: whether it ever carried a response.
     """
 
+    driven = completed = 0
+    """Nothing: no caller's thread ever has it."""
+
     __slots__ = (
-        "_blocked", "_calm", "_channel", "_closed", "_due", "_flush_is_due", "_is_draining", "_is_filling",
+        "_blocked", "_calm", "_channel", "_closed", "_due", "_flush_is_due", "_has_told", "_is_draining", "_is_filling",
         "_is_retired", "_landlord", "_limit", "_most", "_outbox", "_pulse", "_refused_before", "_resets", "_streams",
-        "_timer", "_unflushed", "_watched", "codec", "expires_at", "has_answered", "idle_since", "idle_until", "key",
-        "reactor", "requests", "settings",
+        "_timer", "_unflushed", "_watched", "codec", "expires_at", "has_answered", "idle_since", "idle_until",
+        "is_digesting", "key", "reactor", "requests", "settings",
     )  # fmt: skip
 
     def __init__(
@@ -59,7 +63,7 @@ class Http2Connection:
         channel: Channel,
         key: PoolKey,
         reactor: Reactor,
-        landlord: SharedLandlord[Http2Connection],
+        landlord: StreamLandlord[Http2Connection],
         settings: ConnectionSettings,
         *,
         assumed: int,
@@ -82,6 +86,7 @@ class Http2Connection:
         self._pulse = Pulse(settings.http2.keep_alive_interval, settings.http2.keep_alive_timeout, now)
         self._refused_before = 0
         self._closed = self._is_retired = self._is_draining = self._flush_is_due = self._is_filling = False
+        self._has_told = self.is_digesting = False
         self._watched = READ
         self._timer = reactor.timer(self._on_timer, self.on_crash)
         self._due = NEVER
@@ -124,7 +129,10 @@ class Http2Connection:
     @property
     def has_room(self) -> bool:
         """Whether it takes another request now."""
-        return not (self._closed or self._is_retired or self._pulse.is_suspect) and self.active < self.capacity
+        if self._closed or self._is_retired or self._pulse.is_suspect:
+            return False
+        active = len(self._streams) + self._resets.active
+        return active < self._most and active < self._limit and active < self._calm
 
     def is_usable(self, now: float, *, careful: bool) -> bool:
         """Whether it may be lent: in its time, with room, and its peer there.
@@ -134,7 +142,7 @@ class Http2Connection:
         """
         if self._closed or self._is_retired:
             return False
-        if now >= self.expires_at or self.codec.is_spent:
+        if now >= self.expires_at or self.codec.next_id > LAST_ID:
             self._is_retired = True
             return False
         if self._streams:
@@ -164,12 +172,14 @@ class Http2Connection:
         """Send a request on a stream of its own."""
         if not self._streams:
             self._pulse.hear(self.reactor.now)  # silence so far was no sign of anything
+            self.idle_until = NEVER
         self.requests += 1
         stream = Http2Stream(self, exchange)
         exchange.connection = stream
+        is_first = not self._streams
         self._streams[stream.state.stream_id] = stream
-        if len(self._streams) == 1:
-            self._wake_at(self._next_due())
+        if is_first:
+            self._wake_at(self._pulse.due(self.reactor.now, waiting=True))
         if self._is_draining:
             stream.drain()
         stream.start()
@@ -231,6 +241,8 @@ class Http2Connection:
         self._closed = True
         self._channel.abandon()
 
+    let_go = abandon
+
     def _on_readable(self) -> None:
         try:
             data = self._channel.receive()
@@ -279,6 +291,7 @@ class Http2Connection:
 
     def _on_news(self, news: list[StreamState]) -> None:
         self._on_terms(news)
+        self._has_told, self.is_digesting = False, True
         for state in news:
             stream = self._streams.get(state.stream_id)
             if stream is not None:
@@ -287,11 +300,15 @@ class Http2Connection:
                 stream.on_news()
             elif self._resets.on_news(state):
                 self._landlord.on_room(self)
+        self.is_digesting = False
+        if news and not self._closed:
+            self._landlord.on_digested(self)
         if self.codec.has_room:
             self.codec.has_room = False
             self._go_on()
         self._end_if_spent()
-        self._flush_at_end()
+        if self.codec.has_output or self._blocked:
+            self._flush_at_end()
 
     # -- how many streams ------------------------------------------------------------------------------------
 
@@ -357,7 +374,9 @@ class Http2Connection:
 
     def expect(self, stream: Rider) -> None:
         """Look at a stream when it is due."""
-        self._wake_at(stream.due)
+        due = stream.due
+        if due < self._due:
+            self._wake_at(due)
 
     def _wake_at(self, when: float) -> None:
         if when < self._due:
@@ -406,7 +425,8 @@ class Http2Connection:
     def flush_soon(self, stream: Rider) -> None:
         """Send what the stream has written, at the end of this turn."""
         self._unflushed.setdefault(stream, self._outbox.added)
-        self._flush_at_end()
+        if not self._flush_is_due:
+            self._flush_at_end()
 
     def wait_for_room(self, stream: Rider) -> None:
         """Let the stream go on when a window or the socket has room, after those that wait already."""
@@ -440,10 +460,11 @@ class Http2Connection:
         outbox = self._outbox
         outbox.add(self.codec.take())
         outbox.flush()
-        for stream in [stream for stream, since in self._unflushed.items() if since < outbox.taken]:
-            stream.is_flushed = True
-            stream.exchange.sent = stream.written
-            del self._unflushed[stream]
+        waiting, taken = self._unflushed, outbox.taken
+        self._unflushed = {stream: since for stream, since in waiting.items() if since >= taken} if outbox else {}
+        for stream, since in waiting.items():
+            if since < taken:
+                stream.note_sent()
         self._watch(READ if self._channel.flush() and not outbox else READ | WRITE)
 
     def _go_on(self) -> None:
@@ -467,15 +488,18 @@ class Http2Connection:
     # -- what becomes of an exchange -------------------------------------------------------------------------
 
     def on_begun(self) -> None:
-        """Learn that a response has begun."""
+        """Learn that a response has begun: the landlord does once for all that a turn brings."""
         self.has_answered = True
-        self._landlord.on_answered(self)
+        if not self._has_told:
+            self._has_told = True
+            self._landlord.on_answered(self)
 
     def on_ended(self, stream: Rider) -> None:
         """Take an exchange off, and tell the landlord."""
         if self._take_off(stream):
-            self._landlord.on_released(self, stream.exchange, reusable=not self.is_retired)
-            self._end_if_spent()
+            self._landlord.on_released(self, stream.exchange, reusable=True)  # whether it takes more it is asked
+            if self._is_retired:
+                self._end_if_spent()
 
     def on_returned(self, stream: Rider, error: TurboPoolError) -> None:
         """Take an exchange off that is to be sent again."""
@@ -495,8 +519,10 @@ class Http2Connection:
         self.retire()
 
     def _take_off(self, stream: Rider) -> bool:
-        self._blocked.pop(stream, None)
-        self._unflushed.pop(stream, None)
+        if self._blocked:
+            self._blocked.pop(stream, None)
+        if self._unflushed:
+            self._unflushed.pop(stream, None)
         stream.exchange.connection = None
         return self._streams.pop(stream.state.stream_id, None) is not None
 

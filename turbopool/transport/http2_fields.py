@@ -69,15 +69,25 @@ class FieldWriter(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.header_table = CountedTable()
+        self.header_table = self._table = CountedTable()
         self._ready = b""
         self._known: dict[tuple[Field, ...], bytes] = {}
         self._known_at = 0
+        self._edition = object()
 
     def prepare(self, request: StreamRequest) -> bytes:
-        """Lay the block of a request ready, and return it."""
-        self._ready = self._write(request.named) + request.path + self._write(request.steady) + request.literals
-        return self._ready
+        """Lay the block of a request ready, and return it; one that is sent again and again remembers it."""
+        table = self._table
+        if table.changes != self._known_at:
+            self._forget()
+        edition, block = request.written
+        if edition is not self._edition:
+            edition, is_resized = self._edition, table.resized  # then it begins with the news of it, once
+            block = self._write(request.named) + request.path + self._write(request.steady) + request.literals
+            if table.changes == self._known_at and edition is self._edition and not is_resized:
+                request.written = edition, block
+        self._ready = block
+        return block
 
     def encode(self, headers: Any, huffman: bool = True) -> bytes:  # noqa: ARG002, FBT001, FBT002, ANN401  # hpack's own
         """Return the block that was laid ready. Called by ``h2``."""
@@ -97,11 +107,9 @@ class FieldWriter(Encoder):
             self.table_size_changes = [least, size] if least < size else [size]
 
     def _write(self, fields: tuple[Field, ...]) -> bytes:
-        table = self.header_table
-        assert isinstance(table, CountedTable)  # noqa: S101  # hpack knows it as the plain one
+        table = self._table
         if table.changes != self._known_at:
-            self._known.clear()
-            self._known_at = table.changes
+            self._forget()
         block = self._known.get(fields)
         if block is None:
             is_resized = table.resized  # then the block begins with the news of it, once
@@ -109,6 +117,12 @@ class FieldWriter(Encoder):
             if table.changes == self._known_at and not is_resized and len(self._known) < _KEPT:
                 self._known[fields] = block
         return block
+
+    def _forget(self) -> None:
+        """What was written before means something else now."""
+        self._known.clear()
+        self._known_at = self._table.changes
+        self._edition = object()
 
 
 class FieldBlock:
@@ -137,9 +151,9 @@ class FieldReader(Decoder):
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(max_header_list_size=_BURSTING * limits.max_response_headers)
-        self.header_table = CountedTable()
+        self.header_table = self._table = CountedTable()
         self._limits = limits
-        self._told: list[Field] = []
+        self._last = FieldBlock([])
         self._known: dict[bytes, FieldBlock] = {}
         self._known_at = 0
 
@@ -149,8 +163,7 @@ class FieldReader(Decoder):
         Raises:
             HPACKError: the table is lost, and the connection with it.
         """
-        table = self.header_table
-        assert isinstance(table, CountedTable)  # noqa: S101  # hpack knows it as the plain one
+        table = self._table
         if table.changes != self._known_at:
             self._known.clear()
             self._known_at = table.changes
@@ -162,15 +175,13 @@ class FieldReader(Decoder):
                 if len(self._known) >= _KEPT:  # of servers that use no table, blocks with yesterday's date
                     self._known.clear()
                 self._known[block] = known
+        self._last = known
         return known
 
-    def tell(self, status: int) -> None:
-        """Lay ready what ``h2`` is to be told of the next block: a status, or 0 of trailers."""
-        self._told = [(b":status", b"%d" % status)] if status else []
-
     def decode(self, data: bytes, raw: bool = False) -> Iterable[Any]:  # noqa: ARG002, FBT001, FBT002  # hpack's own
-        """Return what was laid ready. Called by ``h2``."""
-        return self._told
+        """Return the status of the block that was read last, or nothing of trailers. Called by ``h2``."""
+        status = self._last.status
+        return [(b":status", b"%d" % status)] if status else []
 
 
 def _judged(fields: list[Field], limits: Limits) -> FieldBlock:

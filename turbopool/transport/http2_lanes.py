@@ -10,7 +10,6 @@ Benchmark: ``make bench``, rows ``h2``.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from struct import Struct
 from typing import Protocol
 
 import h2.connection
@@ -22,22 +21,21 @@ from turbopool.transport.http2_state import (
     DATA,
     END_HEADERS,
     END_STREAM,
-    FRAME_HEADER,
+    HEADER,
     HEADERS,
     LAST_ID,
+    NUMBER,
     PADDED,
     RST_STREAM,
     WINDOW_UPDATE,
     Code,
     ConnectionFailure,
     StreamState,
+    framed,
 )
 
 _CREDIT_SHARE = 4
 """A window is opened again when a quarter of it has been used."""
-_HEADER = Struct(">IBI")
-"""Length and kind, flags, stream (RFC 9113 section 4.1)."""
-_NUMBER = 4
 
 
 class Connection(h2.connection.H2Connection):
@@ -76,7 +74,7 @@ class Lane(Protocol):
         """Open a stream's window again by as much as was read, when it is worth a frame."""
         ...
 
-    def on_data(self, stream: StreamState, frame: bytes, flags: int) -> bytes:
+    def on_data(self, stream: StreamState, flags: int, payload: bytes) -> bytes:
         """Return the data of a frame, padding apart; the connection's window is opened again."""
         ...
 
@@ -88,11 +86,11 @@ class Lane(Protocol):
         """Learn of a header block that was found good."""
         ...
 
-    def on_reset(self, stream: StreamState, frame: bytes) -> int:
+    def on_reset(self, stream: StreamState, payload: bytes) -> int:
         """Return the code of RST_STREAM."""
         ...
 
-    def on_window(self, stream: StreamState, frame: bytes) -> bool:
+    def on_window(self, stream: StreamState, payload: bytes) -> bool:
         """Open a stream's window; return False if that went too far, and it has been reset."""
         ...
 
@@ -146,14 +144,13 @@ class H2Lane:
             self._h2.increment_flow_control_window(stream.owed, stream.stream_id)
             stream.owed = 0
 
-    def on_data(self, stream: StreamState, frame: bytes, flags: int) -> bytes:
+    def on_data(self, stream: StreamState, flags: int, payload: bytes) -> bytes:
         """Return the data of a frame."""
-        del stream, flags
         data = b""
-        for event in self._h2.receive_data(frame):
+        for event in self._h2.receive_data(framed(DATA, flags, stream.stream_id, payload)):
             if isinstance(event, h2.events.DataReceived):
                 data = event.data or b""
-        self._owed += len(frame) - FRAME_HEADER
+        self._owed += len(payload)
         if self._owed * _CREDIT_SHARE >= self._window:
             self._h2.increment_flow_control_window(self._owed)
             self._owed = 0
@@ -169,18 +166,18 @@ class H2Lane:
     def on_head(self, stream: StreamState, *, ends: bool) -> None:
         """Tell ``h2`` that there was a block; it asks its decoder for the fields, which has the status ready."""
         flags = END_HEADERS | (END_STREAM if ends else 0)
-        self._h2.receive_data(_HEADER.pack(HEADERS, flags, stream.stream_id))
+        self._h2.receive_data(framed(HEADERS, flags, stream.stream_id, b""))
 
-    def on_reset(self, stream: StreamState, frame: bytes) -> int:
+    def on_reset(self, stream: StreamState, payload: bytes) -> int:
         """Return the code of RST_STREAM."""
-        del stream
-        codes = [event.error_code for event in self._h2.receive_data(frame) if isinstance(event, h2.events.StreamReset)]
+        events = self._h2.receive_data(framed(RST_STREAM, 0, stream.stream_id, payload))
+        codes = [event.error_code for event in events if isinstance(event, h2.events.StreamReset)]
         return int(codes[0] or 0) if codes else 0
 
-    def on_window(self, stream: StreamState, frame: bytes) -> bool:
+    def on_window(self, stream: StreamState, payload: bytes) -> bool:
         """Open a stream's window."""
-        del stream
-        return not any(isinstance(event, h2.events.StreamReset) for event in self._h2.receive_data(frame))
+        events = self._h2.receive_data(framed(WINDOW_UPDATE, 0, stream.stream_id, payload))
+        return not any(isinstance(event, h2.events.StreamReset) for event in events)
 
     def on_settings(self, streams: Iterable[StreamState]) -> None:
         """Nothing: ``h2`` has seen to it."""
@@ -203,9 +200,9 @@ class FastLane:
         flags, most = 0 if stream.is_sending else END_STREAM, self._h2.max_outbound_frame_size
         kind = HEADERS
         while len(block) > most:
-            self._out += (_HEADER.pack(most << 8 | kind, flags, stream.stream_id), block[:most])
+            self._out += (HEADER.pack(most << 8 | kind, flags, stream.stream_id), block[:most])
             block, kind, flags = block[most:], CONTINUATION, 0
-        self._out += (_HEADER.pack(len(block) << 8 | kind, flags | END_HEADERS, stream.stream_id), block)
+        self._out += (HEADER.pack(len(block) << 8 | kind, flags | END_HEADERS, stream.stream_id), block)
 
     def window(self, stream: StreamState) -> int:
         """Return how many bytes may be sent on a stream now."""
@@ -216,11 +213,11 @@ class FastLane:
         size = len(data)
         stream.out_window -= size
         self._h2.outbound_flow_control_window -= size
-        self._out += (_HEADER.pack(size << 8 | DATA, END_STREAM if end else 0, stream.stream_id), data)
+        self._out += (HEADER.pack(size << 8 | DATA, END_STREAM if end else 0, stream.stream_id), data)
 
     def reset(self, stream: StreamState, code: int) -> None:
         """Write RST_STREAM."""
-        self._out.append(_HEADER.pack(_NUMBER << 8 | RST_STREAM, 0, stream.stream_id) + code.to_bytes(_NUMBER))
+        self._out.append(framed(RST_STREAM, 0, stream.stream_id, code.to_bytes(NUMBER)))
 
     def forget(self, stream: StreamState) -> None:
         """Nothing: all that there is of a stream is in its state."""
@@ -233,18 +230,18 @@ class FastLane:
             self._out.append(_window_update(stream.stream_id, stream.owed))
             stream.owed = 0
 
-    def on_data(self, stream: StreamState, frame: bytes, flags: int) -> bytes:
+    def on_data(self, stream: StreamState, flags: int, payload: bytes) -> bytes:
         """Return the data of a frame."""
-        size = len(frame) - FRAME_HEADER
+        size = len(payload)
         stream.in_window -= size
         if stream.in_window < 0:
             raise ConnectionFailure(Code.FLOW_CONTROL_ERROR, "more data than the window of a stream held")
-        self.on_stray(size)
+        self.on_stray(size)  # it takes of the connection's window as well
         if not flags & PADDED:
-            return frame[FRAME_HEADER:]
-        if not size or frame[FRAME_HEADER] >= size:
+            return payload
+        if not size or payload[0] >= size:
             raise ConnectionFailure(Code.PROTOCOL_ERROR, "more padding than frame")
-        return frame[FRAME_HEADER + 1 : len(frame) - frame[FRAME_HEADER]]
+        return payload[1 : size - payload[0]]
 
     def on_stray(self, size: int) -> None:
         """Count what was taken of the connection's window, and open it again."""
@@ -260,14 +257,14 @@ class FastLane:
     def on_head(self, stream: StreamState, *, ends: bool) -> None:
         """Nothing: the codec has judged it."""
 
-    def on_reset(self, stream: StreamState, frame: bytes) -> int:
+    def on_reset(self, stream: StreamState, payload: bytes) -> int:
         """Return the code of RST_STREAM."""
         del stream
-        return _number(frame)
+        return _number(payload)
 
-    def on_window(self, stream: StreamState, frame: bytes) -> bool:
+    def on_window(self, stream: StreamState, payload: bytes) -> bool:
         """Open a stream's window."""
-        stream.out_window += _number(frame) & LAST_ID
+        stream.out_window += _number(payload) & LAST_ID
         if stream.out_window <= LAST_ID:
             return True
         self.reset(stream, Code.FLOW_CONTROL_ERROR)
@@ -284,10 +281,10 @@ class FastLane:
 
 
 def _window_update(stream_id: int, size: int) -> bytes:
-    return _HEADER.pack(_NUMBER << 8 | WINDOW_UPDATE, 0, stream_id) + size.to_bytes(_NUMBER)
+    return framed(WINDOW_UPDATE, 0, stream_id, size.to_bytes(NUMBER))
 
 
-def _number(frame: bytes) -> int:
-    if len(frame) != FRAME_HEADER + _NUMBER:
+def _number(payload: bytes) -> int:
+    if len(payload) != NUMBER:
         raise ConnectionFailure(Code.FRAME_SIZE_ERROR, "a frame of a length that its kind does not have")
-    return int.from_bytes(frame[FRAME_HEADER:])
+    return int.from_bytes(payload)

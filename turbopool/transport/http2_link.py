@@ -9,7 +9,7 @@ from turbopool.transport.exchange import Exchange
 from turbopool.transport.http2 import Http2Codec
 from turbopool.transport.http2_state import StreamState
 from turbopool.transport.interfaces import Reactor
-from turbopool.transport.landlord import ConnectionSettings
+from turbopool.transport.landlord import ConnectionSettings, Lent_contra, SharedLandlord
 
 
 class Rider(Protocol):
@@ -17,11 +17,14 @@ class Rider(Protocol):
 
     exchange: Exchange
     state: StreamState
-    is_flushed: bool
 
     @property
     def written(self) -> int:
         """Bytes laid ready to be sent, and sent."""
+        ...
+
+    def note_sent(self) -> None:
+        """Count what was laid ready as sent."""
         ...
 
     @property
@@ -62,6 +65,14 @@ class Rider(Protocol):
         ...
 
     def __hash__(self) -> int: ...
+
+
+class StreamLandlord(SharedLandlord[Lent_contra], Protocol[Lent_contra]):
+    """Whoever owns a connection whose streams end by the dozen, when something arrives."""
+
+    def on_digested(self, connection: Lent_contra) -> None:
+        """Learn that all is taken in, and told of, that arrived: what was released meanwhile may be lent again."""
+        ...
 
 
 class Link(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from struct import Struct
 
 import h2.errors
 
@@ -13,11 +14,18 @@ Code = h2.errors.ErrorCodes
 
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 END_STREAM, ACK, END_HEADERS, PADDED, WITH_PRIORITY = 0x1, 0x1, 0x4, 0x8, 0x20
-FRAME_HEADER = 9
+FRAME_HEADER, NUMBER = 9, 4
+HEADER = Struct(">IBI")
+"""Length and kind, flags, stream (RFC 9113 section 4.1)."""
 LAST_ID = (1 << 31) - 1
 _MANY, _SMALL = 64, 1_024
 _JOINED = 16_384
 """Pieces of a body beyond which the last one grows by small ones, of fewer bytes than this, until it has so many."""
+
+
+def framed(kind: int, flags: int, stream_id: int, payload: bytes) -> bytes:
+    """Return a frame."""
+    return HEADER.pack(len(payload) << 8 | kind, flags, stream_id) + payload
 
 
 class ConnectionFailure(Exception):  # a fact for the driver, never seen by a caller
@@ -51,7 +59,7 @@ class StreamState:
         received: bytes of body so far.
         has_begun: whether any part of a response came, 1xx included.
         complete: whether the response is whole.
-        trailers: fields after the body.
+        trailers: fields after the body, if there were any.
         code: of the RST_STREAM that ended it, or None.
         refused: whether the peer says that it has not been looked at, by RST_STREAM or by GOAWAY, and has not answered.
         problem: why it cannot go on, if that was found here; it has been reset then.
@@ -73,7 +81,7 @@ class StreamState:
         self.pieces: list[bytes] = []
         self.received = 0
         self.has_begun = self.complete = self.refused = False
-        self.trailers: list[Field] = []
+        self.trailers: list[Field] | None = None
         self.code: int | None = None
         self.problem: TurboPoolError | None = None
         self.expected: int | None = None

@@ -66,7 +66,8 @@ class Http2Stream:
         link, body = self._link, self.exchange.wire.body
         link.flush_soon(self)
         if not self.state.is_sending or (isinstance(body, bytes) and self._sends_at_once(body)):
-            self._expect_bytes()
+            if self.exchange.read_timeout is not None:
+                self._expect_bytes()
             link.expect(self)
             return
         sender = self._sender = Sender(self, link.reactor, link.settings.spawn, self.go_on, link.on_crash)
@@ -119,7 +120,7 @@ class Http2Stream:
     def note_sent(self) -> None:
         """Count what was laid ready as sent: it goes out, even if the stream is reset in the same turn."""
         self.is_flushed = True
-        self.exchange.sent = self.written
+        self.exchange.sent = self._laid if self._sender is None else self.written
 
     def _after_sending(self, sender: Sender) -> None:
         if sender.is_blocked:
@@ -135,7 +136,7 @@ class Http2Stream:
     def on_news(self) -> None:
         """React to what the peer has said."""
         state, exchange = self.state, self.exchange
-        if state.has_begun and state.head is not None and self._seen == 0:
+        if state.head is not None and self._seen == 0:
             self._link.on_begun()
         if state.problem is not None:
             self._fail(state.problem)
@@ -178,7 +179,7 @@ class Http2Stream:
             return
         raw = state.pieces[0] if len(state.pieces) == 1 else b"".join(state.pieces)
         response = self.exchange.respond(state.head, raw=raw, source=None, now=link.reactor.now)
-        state.pieces = []
+        state.pieces.clear()
         if state.trailers:
             response.extensions["trailers"] = state.trailers
         link.reactor.announce(self.exchange.succeed, response)
@@ -250,8 +251,10 @@ class Http2Stream:
     @property
     def due(self) -> float:
         """When to look whether its time is up."""
-        due = min(self.exchange.deadline, self._read_deadline)
-        return due if self._sender is None else min(due, self._sender.write_deadline)
+        due, sender = self.exchange.deadline, self._sender
+        if self._read_deadline < due:  # noqa: PLR1730  # once a request, and min() costs as much as all the rest
+            due = self._read_deadline
+        return due if sender is None else min(due, sender.write_deadline)
 
     def check(self, now: float) -> None:
         """End the exchange if its time is up, and this stream with it; the connection is asked for a sign of life."""
@@ -354,8 +357,11 @@ class Http2Stream:
         self._finish()
 
     def _finish(self) -> None:
-        self._stop(None)
-        self._link.reset(self.state, Code.CANCEL if not self.state.complete else Code.NO_ERROR)
+        if self._body is not None or self._sender is not None:
+            self._stop(None)
+        state = self.state
+        if not state.complete or state.is_sending:  # else both have ended it
+            self._link.reset(state, Code.CANCEL if not state.complete else Code.NO_ERROR)
         self._link.on_ended(self)
 
     def _stop(self, error: Exception | None) -> None:

@@ -16,6 +16,9 @@ READ = 0x001
 WRITE = 0x004
 """``EPOLLOUT``: the send buffer has room."""
 
+END_EDGE = 0x2000 | 1 << 31
+"""``EPOLLRDHUP | EPOLLET``: the peer's end, reported once; what arrives before it is reported to nobody."""
+
 RECEIVE_BYTES = 262_144
 """The most a connection reads in one turn, so that a fast peer starves nobody."""
 
@@ -38,12 +41,20 @@ class Handler(Protocol):
         """Give up the descriptor in a forked child: close it with ``os.close`` and touch nothing else."""
         ...
 
+    def let_go(self) -> None:
+        """Give up the descriptor because the thread that watches it ends; what another thread uses is only hung up."""
+        ...
+
 
 class Timer(Protocol):
     """One moment to be woken at; arming it anew replaces the old moment."""
 
     def arm(self, when: float) -> None:
         """Fire at ``when``, a moment; costs nothing if an earlier wake-up is pending."""
+        ...
+
+    def postpone(self, when: float) -> bool:
+        """Fire at ``when`` if a wake-up before that is pending; else return False: it must be armed. Any thread."""
         ...
 
     def close(self) -> None:
@@ -53,6 +64,10 @@ class Timer(Protocol):
 
 class Reactor(Protocol):
     """One thread that waits for descriptors, moments and calls at once."""
+
+    can_share: bool
+    """Whether a descriptor may be watched for its peer's end alone, and :meth:`rewatch` be called by any thread that
+    has the descriptor to itself."""
 
     now: float
     """The present moment, as of this turn. Read on the reactor's thread."""
@@ -119,6 +134,32 @@ class Channel(Sink, Protocol):
         """
         ...
 
+    def receive_into(self, room: memoryview) -> bytes | memoryview | None:
+        """Return what there is, as :meth:`receive` does, or, saving a copy, as the part of ``room`` that it fills.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        ...
+
+    def await_bytes(self, patience: float) -> bytes | None:
+        """Return what arrives, ``b""`` at the end, None when nothing does for about ``patience`` seconds.
+
+        Blocks: for a caller's thread. None may also come early, so look at the time.
+
+        Raises:
+            OSError: the connection is broken.
+        """
+        ...
+
+    def await_into(self, room: memoryview, patience: float) -> bytes | memoryview | None:
+        """Return what arrives, as :meth:`await_bytes` does, perhaps as the filled part of ``room``. Blocks."""
+        ...
+
+    def hang_up(self) -> None:
+        """End the stream both ways without closing it, so that whoever waits for bytes wakes up. Any thread."""
+        ...
+
     @property
     def buffered(self) -> bool:
         """Whether bytes have arrived that :meth:`receive` could not return yet."""
@@ -136,6 +177,10 @@ class Channel(Sink, Protocol):
 
     def is_quiet(self) -> bool:
         """Whether the peer has neither sent nor closed anything since it was last looked at."""
+        ...
+
+    def is_still(self) -> bool:
+        """Whether nothing waits to be received; False also if that cannot be told as cheaply as possible."""
         ...
 
     def close(self) -> None:

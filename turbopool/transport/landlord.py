@@ -46,6 +46,8 @@ class Lendable(Protocol):
     """A connection, as far as whoever lends it goes."""
 
     requests: int
+    driven: int
+    completed: int
     expires_at: float
     idle_since: float
     idle_until: float
@@ -121,6 +123,14 @@ class Landlord(Protocol[Lent_contra]):
 
     def on_lost(self, connection: Lent_contra, error: Exception | None) -> None:
         """Learn that a connection that carries nothing was closed by its peer, or broke."""
+        ...
+
+    def on_stirred(self, connection: Lent_contra) -> bool:
+        """Learn that an idle connection has something to read; return whether it is claimed for that."""
+        ...
+
+    def on_calmed(self, connection: Lent_contra) -> None:
+        """Take back what was claimed by :meth:`on_stirred`: it was nothing."""
         ...
 
     def on_bug(self, error: BaseException) -> None:

@@ -48,6 +48,8 @@ class MemoryPoller:
         closed: whether it was closed or abandoned.
     """
 
+    can_share = True
+
     def __init__(self) -> None:
         self._sources: list[Callable[[], int]] = []
         self._masks: dict[int, int] = {}
@@ -173,9 +175,33 @@ class MemoryChannel:
             return None
         return self._arrived.popleft() if self._arrived[0] else b""  # the end can be read for ever
 
+    def receive_into(self, room: memoryview) -> bytes | memoryview | None:
+        """Return the next piece, put into ``room`` if it fits."""
+        piece = self.receive()
+        if not piece or len(piece) > len(room):
+            return piece
+        room[: len(piece)] = piece
+        return room[: len(piece)]
+
+    def await_bytes(self, patience: float) -> bytes | None:
+        """Return the next piece without waiting for it: as if ``patience`` passed at once when there is none."""
+        del patience
+        return self.receive()
+
+    def await_into(self, room: memoryview, patience: float) -> bytes | memoryview | None:
+        """Return the next piece, put into ``room`` if it fits."""
+        del patience
+        return self.receive_into(room)
+
+    def hang_up(self) -> None:
+        """End the stream for whoever reads."""
+        self.feed(b"")
+
     def is_quiet(self) -> bool:
         """Whether nothing has arrived and nothing broke."""
         return not self._readiness() & READ
+
+    is_still = is_quiet
 
     def close(self) -> None:
         """End the connection's side."""

@@ -6,13 +6,13 @@ response: that a server may answer before all is sent is its connection's busine
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
 
 from turbopool.bodies import Body
 from turbopool.clock import NEVER
+from turbopool.transport.channel import TcpChannel
 from turbopool.transport.interfaces import RECEIVE_BYTES, Reactor, Sink
-from turbopool.transport.upload import Upload
+from turbopool.transport.upload import Upload, broken_length
 from turbopool.transport.wire import WireRequest
 
 Spawn = Callable[[Callable[[], None]], None]
@@ -62,7 +62,7 @@ class Sender:
         self._spawn = spawn
         self._go_on = go_on
         self._on_crash = on_crash
-        self._pending: deque[memoryview] = deque()
+        self._pending: list[memoryview] = []  # three at most; a deque would be a fifth of an idle connection
         self._upload: Upload | None = None
         self._timeout: float | None = None
         self.is_sending = self.is_blocked = False
@@ -122,13 +122,13 @@ class Sender:
             self.sent += taken
             left -= taken
             if taken == len(data):
-                pending.popleft()
+                del pending[0]
             elif taken:
                 pending[0] = data[taken:]
             else:
                 break
         # What the worker drew while this was blocked is announced no more: it is looked for until there is none.
-        more = bool(pending) or (left <= 0 and self._upload is not None)
+        more = bool(pending) or (left <= 0 and self._upload is not None) or (drawn and self._send_file(left))
         self.is_blocked = more or not self._channel.flush()
         self.is_sending = self.is_blocked or self._upload is not None
         bounded = self.is_blocked and self._timeout is not None
@@ -142,14 +142,38 @@ class Sender:
         drawn, is_rest = upload.take()
         if upload.error is not None:
             raise BodyFailed from upload.error
+        if upload.file is not None:
+            return False
         if drawn:
             self._pending.append(memoryview(drawn))
         if is_rest:
             self._upload = None
         return bool(drawn)
 
+    def _send_file(self, most: int) -> bool:
+        """Let the kernel send up to ``most`` bytes of a file; return whether more can go when the socket has room."""
+        upload, channel = self._upload, self._channel
+        if upload is None or upload.file is None or upload.file.is_cold or not isinstance(channel, TcpChannel):
+            return False
+        file = upload.file
+        self.sent += file.send(channel, most)
+        if file.is_short:
+            raise BodyFailed from broken_length(file.length, file.sent)
+        if file.is_whole:
+            upload.cancel()
+            self._upload = None
+        elif file.is_cold:
+            try:
+                self._spawn(upload.warm)
+            except RuntimeError as error:
+                file.is_cold = False
+                raise BodyFailed from error
+        return not file.is_whole and not file.is_cold
+
     def _draw(self, body: Body, *, chunked: bool) -> None:
-        upload = self._upload = Upload(body, chunked=chunked, wake=lambda: self._wake(upload))
+        upload = self._upload = Upload(
+            body, chunked=chunked, wake=lambda: self._wake(upload), by_kernel=isinstance(self._channel, TcpChannel)
+        )
         try:
             self._spawn(upload.run)
         except RuntimeError as error:

@@ -20,6 +20,8 @@ _DIGITS = re.compile(rb"[0-9]{1,19}")
 IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE"})
 """RFC 9110 section 9.2.2."""
 _BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
+DECIDING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"idempotency-key"})
+"""Fields that decide how a request is framed, where it goes, or whether it is sent again."""
 
 Field = tuple[bytes, bytes]
 
@@ -126,7 +128,7 @@ def check_fields(fields: Iterable[Field]) -> tuple[list[Field], dict[bytes, byte
     for name, value in fields:
         checked = _checked(name, value)
         lowered = name.lower()
-        if lowered in _DECIDING:
+        if lowered in DECIDING:
             if lowered in seen:
                 msg = f"header {name.decode()} was given twice"
                 raise InvalidRequest(msg, advice="give it once")
@@ -137,13 +139,19 @@ def check_fields(fields: Iterable[Field]) -> tuple[list[Field], dict[bytes, byte
     return kept, seen
 
 
-_DECIDING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"idempotency-key"})
-
-
 def _checked(name: bytes, value: bytes) -> bytes:
     if not _TOKEN.fullmatch(name):
         msg = f"header name {name[:80]!r} is not a token"
         raise InvalidRequest(msg, advice="use letters, digits and hyphens")
+    return check_value(name, value)
+
+
+def check_value(name: bytes, value: bytes) -> bytes:
+    """Return the value of a field in wire form.
+
+    Raises:
+        InvalidRequest: it holds what does not belong there.
+    """
     value = value.strip(b" \t")
     if not _VALUE.fullmatch(value):
         # The value itself may be a secret: it is not shown.

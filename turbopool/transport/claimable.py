@@ -1,0 +1,229 @@
+"""A connection that any thread may claim while it is idle, and drive by itself: ``Client.send``.
+
+Whoever took it off the shelf (:mod:`turbopool.actors.ledger`) has it alone, and drives the same parser and sender as
+the reactor does: one send, one receive, and no message in either direction. Only the straight road is gone there.
+Whatever else happens (an error, the end of the stream, a timeout, a request that does not fit the send buffer) is left
+to the reactor, which goes on where the caller stopped: :meth:`ClaimableConnection.take_over`.
+
+The reactor goes on watching meanwhile, for the peer's end alone and edge-triggered, so that a response wakes nobody but
+the thread that waits for it. It never closes a descriptor that another thread has: it hangs up, and the caller wakes.
+Whoever settles a claimed exchange from outside (a cancel, a disposal) is the one who may hang up, and who finds
+its exchange settled gives the connection back to be closed: so nobody ever hangs up what has been lent anew.
+
+Benchmark of this path: ``make bench``, rows ``turbopool-send``.
+"""
+
+from __future__ import annotations
+
+from turbopool.clock import SystemClock
+from turbopool.errors import TurboPoolError
+from turbopool.stats import PoolKey
+from turbopool.transport.connection import Http1Connection
+from turbopool.transport.exchange import Exchange
+from turbopool.transport.interfaces import READ, WRITE, Channel, Reactor
+from turbopool.transport.landlord import ConnectionSettings, Ending, Landlord
+
+FORGOTTEN_AFTER = 1.0
+"""Seconds after its deadline at which a request that a caller drives has none."""
+_clock = SystemClock.now
+
+
+class ClaimableConnection(Http1Connection):
+    """An HTTP/1.x connection that callers' threads may claim.
+
+    Attributes:
+        claimed: whether a caller's thread has it; then that thread alone touches anything but this.
+        driven: requests that callers have sent over it themselves; its generation.
+        completed: responses that they have received.
+        is_hung_up: whether the peer ended it while a caller had it.
+        is_orphaned: whether the reactor's thread ended while a caller had it, who then closes it.
+    """
+
+    __slots__ = ("_concluded_at", "_fault", "_is_at_end", "claimed", "completed", "driven", "is_hung_up", "is_orphaned")
+
+    def __init__(
+        self,
+        channel: Channel,
+        key: PoolKey,
+        reactor: Reactor,
+        landlord: Landlord[Http1Connection],
+        settings: ConnectionSettings,
+    ) -> None:
+        super().__init__(channel, key, reactor, landlord, settings)
+        self.claimed = self.is_hung_up = self.is_orphaned = False
+        self.driven = self.completed = 0
+        self._fault: OSError | TurboPoolError | None = None
+        self._is_at_end = False
+        self._concluded_at = 0.0
+
+    # -- the claimer's thread --------------------------------------------------------------------------------
+
+    def stamp(self, exchange: Exchange) -> None:
+        """Note who has it. The claimer looks afterwards whether the exchange is still wanted, and the key open."""
+        self.claimed = True
+        self.exchange = exchange
+        exchange.connection = self
+
+    def is_fit(self, now: float) -> bool:
+        """Whether it may be used: in its time, and its peer quiet. It is always looked at, since nobody else does."""
+        if now >= self.idle_until or self.is_hung_up or self._closed:
+            return False
+        channel = self._channel
+        return channel.is_still() or (not channel.buffered and channel.is_quiet())
+
+    def attend(self, mask: int) -> bool:
+        """Have the reactor watch for nothing but this; return False if the system will not."""
+        before = self._watched
+        if before == mask:
+            return True
+        try:
+            self._watch(mask)
+        except OSError:
+            self._watched = before
+            return False
+        return True
+
+    def drive(self, exchange: Exchange, now: float) -> bool:
+        """Send the request and receive its response; return False if the reactor has to go on. Blocks.
+
+        The reactor also ends what may not simply be put back: a first response over a connection is news, for one.
+        """
+        if not self._send(exchange):
+            return False
+        channel, parser = self._channel, self._parser
+        deadline, read_timeout = exchange.deadline, exchange.read_timeout
+        try:
+            while True:
+                until = deadline
+                if read_timeout is not None:
+                    self._read_deadline = until = min(deadline, now + read_timeout)
+                room = parser.room
+                data = channel.await_bytes(until - now) if room is None else channel.await_into(room, until - now)
+                if data:
+                    parser.receive(data)
+                    if parser.complete:
+                        break
+                self._is_at_end = data == b"" or channel.ended
+                if self._is_at_end or (now := _clock()) >= until:
+                    return False
+        except (OSError, TurboPoolError) as error:
+            self._fault = error
+            return False
+        return self.requests > 1 and not self.is_hung_up and self._is_reusable(exchange)
+
+    def conclude(self, exchange: Exchange) -> bool:
+        """Complete the exchange with the response; return False if it was settled from outside."""
+        now = _clock()
+        self.completed += 1
+        if exchange.completion.succeed(self._conclude(exchange, now)):
+            self._concluded_at = now
+            return True
+        self.completed -= 1
+        return False
+
+    def launch(self, exchange: Exchange) -> bool:
+        """Send the request, and leave its response to the reactor; return False if that has to go on now."""
+        if not self._send(exchange) or exchange.read_timeout is not None or not self._timer.postpone(exchange.deadline):
+            return False
+        self.claimed = False
+        return True
+
+    def _send(self, exchange: Exchange) -> bool:
+        """Send it all, or return False."""
+        wire, sender = exchange.wire, self._sender
+        self.requests += 1
+        self.driven += 1
+        self._parser.start(wire.method)
+        self._fault = None
+        self._is_at_end = False
+        try:
+            sender.start(wire, exchange.write_timeout)
+        except OSError as error:
+            sender.error = self._fault = error
+        exchange.sent = sender.sent or exchange.sent
+        return self._fault is None and not sender.is_sending
+
+    def give_back(self) -> None:
+        """Be nobody's, and begin to stand idle; the shelf comes next."""
+        exchange, self.exchange = self.exchange, None
+        if exchange is not None:
+            exchange.connection = None
+        self.claimed = False
+        self.rest(self._concluded_at)
+
+    # -- the reactor's thread --------------------------------------------------------------------------------
+
+    def hang_up(self) -> None:
+        """Wake whoever has it, whose exchange the caller of this has settled."""
+        self._channel.hang_up()
+
+    def revoke(self, ending: Ending) -> None:
+        """Fail the exchange of the caller who has it, and wake that; it will be handed back."""
+        exchange = self.exchange
+        if exchange is not None and exchange.fail(ending(True)):  # noqa: FBT003  # who knows how far it came
+            self.hang_up()
+
+    def returned(self) -> Exchange | None:
+        """Be nobody's, and carry nothing: its caller gave it up, or is gone. Return what it carried."""
+        self.claimed = False
+        exchange, self.exchange = self.exchange, None
+        return exchange
+
+    def is_forgotten(self, now: float) -> bool:
+        """Whether nobody seems to use it, though it is claimed."""
+        exchange = self.exchange
+        return exchange is None or exchange.done or now > exchange.deadline + FORGOTTEN_AFTER
+
+    def abort(self) -> None:
+        """End the exchange, which its caller wants no more: wake whoever has it, else close."""
+        if self.claimed:
+            self.hang_up()
+        else:
+            super().abort()
+
+    def take_over(self, exchange: Exchange) -> None:
+        """Go on where the caller's thread stopped; the exchange counts as lent now."""
+        self.claimed = False
+        fault, self._fault = self._fault, None
+        if not self.attend(READ):
+            fault = fault or OSError("the system would not watch it")
+        if exchange.done:
+            self.abort()
+        elif isinstance(fault, TurboPoolError):
+            self._fail(exchange, fault)
+        elif isinstance(fault, OSError):
+            self._on_write_error(exchange, fault) if fault is self._sender.error else self._on_broken(fault)
+        elif self._parser.complete:
+            self._complete(exchange)
+        elif self._is_at_end:
+            self._on_end()
+        elif self._sender.is_sending:
+            self._go_on()
+        else:
+            self._rearm(exchange)
+
+    def on_ready(self, mask: int) -> None:
+        """Go on reading or writing; what is idle is claimed first, and what a caller has is left alone."""
+        if self.claimed:
+            if mask & ~(READ | WRITE):
+                self.is_hung_up = True  # noted for the claimer, who looks before it puts it back, and after
+            if self.claimed:
+                return
+        if self.exchange is not None:
+            super().on_ready(mask)
+        elif self._landlord.on_stirred(self):
+            super().on_ready(mask)
+            if not self._closed:  # it was nothing: a session ticket
+                self._landlord.on_calmed(self)
+
+    def _on_timer(self) -> None:
+        if not self.claimed:  # a moment of its last exchange; the next one's is the claimer's business
+            super()._on_timer()
+
+    def let_go(self) -> None:
+        """Give up the descriptor with the reactor's thread, or wake whoever has it."""
+        if self.claimed:
+            self.is_orphaned = True
+            self.hang_up()
+        else:
+            self.abandon()
