@@ -135,46 +135,49 @@ class Client:
             TurboPoolError: the request failed.
             CancelledError: :meth:`cancel_pending_requests` ended it.
         """
+        return self._send(request, url, parts)
+
+    def _send(self, request: Request | str, url: UrlTypes | None, parts: RequestParts) -> Response:
         if self._external is not None:
             self._refuse_disposed()
             return self._external.send(*_as_call(request, url, parts))  # type: ignore[no-any-return]
         timeout = parts.pop("timeout", UNSET) if parts else UNSET
-        exchange, future = self._begin_exchange(self._prepare(request, url, parts, timeout), timeout)
+        exchange, future = self._exchange(self._prepare(request, url, parts, timeout), timeout)
         if not self._runtime.drive(exchange):
             self._runtime.submit(exchange)
         return _wait(future)
 
     def request(self, method: str, url: UrlTypes, **parts: Unpack[RequestParts]) -> Response:
         """Send a request of any method; see :meth:`send`."""
-        return self.send(method, url, **parts)
+        return self._send(method, url, parts)
 
     def get(self, url: UrlTypes, **parts: Unpack[RequestParts]) -> Response:
         """Send a GET request; see :meth:`send`."""
-        return self.send("GET", url, **parts)
+        return self._send("GET", url, parts)
 
     def post(self, url: UrlTypes, **parts: Unpack[RequestParts]) -> Response:
         """Send a POST request; see :meth:`send`."""
-        return self.send("POST", url, **parts)
+        return self._send("POST", url, parts)
 
     def put(self, url: UrlTypes, **parts: Unpack[RequestParts]) -> Response:
         """Send a PUT request; see :meth:`send`."""
-        return self.send("PUT", url, **parts)
+        return self._send("PUT", url, parts)
 
     def patch(self, url: UrlTypes, **parts: Unpack[RequestParts]) -> Response:
         """Send a PATCH request; see :meth:`send`."""
-        return self.send("PATCH", url, **parts)
+        return self._send("PATCH", url, parts)
 
     def delete(self, url: UrlTypes, **parts: Unpack[RequestParts]) -> Response:
         """Send a DELETE request; see :meth:`send`."""
-        return self.send("DELETE", url, **parts)
+        return self._send("DELETE", url, parts)
 
     def head(self, url: UrlTypes, **parts: Unpack[RequestParts]) -> Response:
         """Send a HEAD request; see :meth:`send`."""
-        return self.send("HEAD", url, **parts)
+        return self._send("HEAD", url, parts)
 
     def options(self, url: UrlTypes, **parts: Unpack[RequestParts]) -> Response:
         """Send an OPTIONS request; see :meth:`send`."""
-        return self.send("OPTIONS", url, **parts)
+        return self._send("OPTIONS", url, parts)
 
     def stream(self, method: str, url: UrlTypes, **parts: Unpack[RequestParts]) -> AbstractContextManager[Response]:
         """Send a request; the block gets the response once its head is there, and draws the body as it reads.
@@ -210,11 +213,11 @@ class Client:
         self, prepared: Prepared, timeout: TimeoutTypes | Unset, *, made_at: str | None = None
     ) -> ResponseFuture:
         """Send; the response is streamed if it is known where it was ``made_at``."""
-        exchange, future = self._begin_exchange(prepared, timeout, made_at=made_at)
+        exchange, future = self._exchange(prepared, timeout, made_at=made_at)
         self._runtime.submit(exchange)
         return future
 
-    def _begin_exchange(
+    def _exchange(
         self, prepared: Prepared, timeout: TimeoutTypes | Unset, *, made_at: str | None = None
     ) -> tuple[Exchange, ResponseFuture]:
         if self._disposed:

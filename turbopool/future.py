@@ -43,6 +43,14 @@ class Host(Protocol):
         """Look whether what should answer still works."""
         ...
 
+    def receive(self, exchange: Exchange, timeout: float | None) -> None:
+        """Receive a launched request's response in the calling thread, unless somebody does already."""
+        ...
+
+    def engage(self, exchange: Exchange) -> None:
+        """Have the dispatcher receive a launched request's response, unless somebody does already."""
+        ...
+
     def run_callback(self, task: Callable[[], None]) -> None:
         """Run a caller's code on a worker thread."""
         ...
@@ -88,6 +96,8 @@ class ResponseFuture(Future[Response]):
 
     def done(self) -> bool:
         """Whether it has a response, an error, or was cancelled."""
+        if not self.settled:
+            self._engage()
         return self.settled
 
     def result(self, timeout: float | None = None) -> Response:
@@ -166,12 +176,15 @@ class ResponseFuture(Future[Response]):
     def add_done_callback(self, fn: Callback) -> None:
         """Call ``fn`` with this future once it is done."""
         with self._condition:
-            if not self.settled:
+            is_pending = not self.settled
+            if is_pending:
                 if self._done_callbacks is None:
                     self._done_callbacks = []
                 self._done_callbacks.append(fn)
-                return
-        _call(fn, self)
+        if is_pending:
+            self._engage()
+        else:
+            _call(fn, self)
 
     def set_running_or_notify_cancel(self) -> bool:
         """Return whether it is to be run: what an executor asks of its futures."""
@@ -207,13 +220,31 @@ class ResponseFuture(Future[Response]):
         """What ``concurrent.futures.wait`` and ``as_completed`` leave here, holding the lock."""
         if self._stdlib_waiters is None:
             self._stdlib_waiters = []
+        self._engage()
         return self._stdlib_waiters
 
     @_waiters.setter
     def _waiters(self, waiters: list[Any]) -> None:  # nobody sets it, but an attribute is what they are declared as
         self._stdlib_waiters = waiters
 
+    def _engage(self) -> None:
+        """Let the dispatcher receive the response: nobody waits for it in a thread that could."""
+        exchange = self._exchange
+        if exchange is not None and exchange.raft:
+            self._host.engage(exchange)
+
     def _wait(self, timeout: float | None) -> None:
+        """Receive the response here, if it was launched from a caller's thread and nobody else does; else sleep."""
+        exchange = self._exchange
+        if exchange is not None and exchange.raft:
+            began = time.monotonic()
+            self._host.receive(exchange, timeout)
+            if timeout is not None:
+                timeout = max(0.0, timeout - (time.monotonic() - began))
+        if not self.settled:
+            self._sleep(timeout)
+
+    def _sleep(self, timeout: float | None) -> None:
         """Sleep until settled; at the request's deadline and a grace, settle it here."""
         sleeper = allocate_lock()
         sleeper.acquire()

@@ -59,6 +59,11 @@ class Headers(MutableMapping[str, str]):
         """The fields as they go over the wire, in the caller's own spelling; a list of the reader's own."""
         return list(self._raw)
 
+    @property
+    def snapshot(self) -> list[tuple[bytes, bytes]]:
+        """The same, not to be changed: each change of the fields makes another list, and this one stands for these."""
+        return self._raw
+
     def get_list(self, name: str) -> list[str]:
         """Return the values of all fields of that name, in order; empty if there is none."""
         return list(self._lookup().get(name.lower(), ()))
@@ -69,7 +74,7 @@ class Headers(MutableMapping[str, str]):
 
     def add(self, name: Text, value: Text) -> None:
         """Append a field, keeping others of that name."""
-        self._raw.append(encode_field(name, value))
+        self._raw = [*self._raw, encode_field(name, value)]
         self._index = None
 
     def copy(self) -> Self:

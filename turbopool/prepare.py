@@ -57,7 +57,7 @@ class Prepared(NamedTuple):
 
 
 class _Kept:
-    """What was prepared while a handle's defaults were as they are at ``present``."""
+    """What was prepared while a handle's defaults were the very objects of ``present``."""
 
     __slots__ = ("models", "prepared", "present")
 
@@ -104,20 +104,25 @@ class Defaults:
 
     def _kept_now(self) -> _Kept:
         """Return what still holds; a new one if anything was changed, for another thread may still fill the old one."""
-        present, kept = self._present(), self._kept
-        if present != kept.present:
-            kept = self._kept = _Kept(present)
+        kept = self._kept
+        base_url, fields, params, version, policy = kept.present
+        if (
+            fields is self.headers.snapshot and base_url is self.base_url and params is self.params
+            and version is self.http_version and policy is self.version_policy
+        ):  # fmt: skip
+            return kept
+        kept = self._kept = _Kept(self._present())
         return kept
 
     def _keep(self, kept: _Kept, among: dict[K, V], name: K, value: V) -> None:
-        if self._present() != kept.present:
+        if self._kept_now() is not kept:
             return  # changed while it was prepared, perhaps to what is not to be sent again
         if len(among) >= _KEPT:
             among.clear()
         among[name] = value
 
     def _present(self) -> tuple[Any, ...]:
-        return (self.base_url, self.headers.raw, self.params, self.http_version, self.version_policy)
+        return (self.base_url, self.headers.snapshot, self.params, self.http_version, self.version_policy)
 
     def prepare(self, request: Request) -> Prepared:
         """Prepare any request.

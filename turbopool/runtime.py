@@ -108,6 +108,16 @@ class Runtime:
         exchange.tally = pool
         return shelf.drive(pool, exchange)
 
+    def receive(self, exchange: Exchange, timeout: float | None) -> None:
+        """Receive the response of a launched request in the calling thread, unless somebody does already."""
+        if isinstance(exchange.tally, Pool):
+            shelf.receive(exchange.tally, exchange, timeout)
+
+    def engage(self, exchange: Exchange) -> None:
+        """Have the dispatcher receive the response of a launched request, unless somebody does already."""
+        if isinstance(exchange.tally, Pool):
+            shelf.engage(exchange.tally, exchange)
+
     def check(self) -> None:
         """Look whether the dispatcher still works; if not, everything under way is failed. For whoever waits long."""
         hub = self._hub

@@ -317,7 +317,10 @@ class Ledger(Books[C, D, W]):
         """Claim the newest idle connection, unless somebody waits for it. Any thread."""
         if self.demand or self.waiting or self.returned:
             return None
-        return self.grab()
+        try:
+            return self.idle.popitem()[0]
+        except KeyError:
+            return None
 
     def put_back(self, connection: C) -> bool:
         """Make a claimed connection idle; return whether somebody waits, and must be told of it. Any thread."""

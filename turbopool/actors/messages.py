@@ -37,6 +37,19 @@ class Shelved:
 
 
 @dataclass(frozen=True, slots=True)
+class Launched:
+    """A caller's thread sent a request, and does not wait for it: look in a moment whether anybody does."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackUp:
+    """See to the deadline of a request that a caller's thread drives: no timer of its connection is armed."""
+
+    connection: ClaimableConnection
+    lessee: Exchange
+
+
+@dataclass(frozen=True, slots=True)
 class TakeOver:
     """Go on with a request that a caller's thread began on a connection it had claimed."""
 
@@ -152,8 +165,8 @@ class Halt:
 
 
 ManagerMessage = (
-    Lease | Joined | Shelved | TakeOver | Release | Abandon | AbandonAll | EvictIdle | ExpireWaiters | EvictOne
-    | Established | Adopt | EstablishFailed | Reconnect | RoomMade | WarmUp | Drain | Halt
+    Lease | Joined | Launched | Shelved | BackUp | TakeOver | Release | Abandon | AbandonAll | EvictIdle
+    | ExpireWaiters | EvictOne | Established | Adopt | EstablishFailed | Reconnect | RoomMade | WarmUp | Drain | Halt
 )  # fmt: skip
 
 # -- told to the supervisor ----------------------------------------------------------------------------------

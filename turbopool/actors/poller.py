@@ -9,6 +9,7 @@ import socket
 from collections.abc import Iterable
 from typing import Protocol
 
+from turbopool.transport import quick
 from turbopool.transport.interfaces import READ, WRITE
 
 
@@ -141,6 +142,9 @@ class EventfdWaker:
 
     def wake(self) -> None:
         """Make it readable; a closed one is not worth waking."""
+        if quick.wake is not None:
+            quick.wake(self._fd)
+            return
         with contextlib.suppress(OSError, ValueError):
             os.eventfd_write(self._fd, 1)
 

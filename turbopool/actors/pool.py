@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from turbopool.actors.stream_ledger import StreamLedger
 from turbopool.clock import NEVER
 from turbopool.config import ReconnectOptions
 from turbopool.stats import PoolKey, PoolStats
+from turbopool.transport.claimable import ClaimableConnection
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import Dial
 from turbopool.transport.landlord import ConnectionSettings, Ending, Lendable
@@ -53,12 +55,16 @@ class Pool:
     ref: pykka.ActorRef[Any] = field(init=False)
     recovery: Recovery = field(init=False)
     crash: BaseException | None = None
-    quota: Quota | None = None
+    quota: Quota = field(default_factory=lambda: Quota(None, None))
     """The bounds over all keys."""
     is_shared: bool = False
     """Whether callers' threads may drive connections on this platform."""
     is_draining: bool = False
     """Whether its manager ends."""
+    afloat: deque[Exchange] = field(default_factory=deque)
+    """Launched by callers, the oldest first; some have been received since."""
+    is_swept: bool = False
+    """Whether the manager is going to look at them."""
     looks_at: float = NEVER
     """When its manager next looks at what is idle."""
     opened: int = 0
@@ -78,15 +84,13 @@ class Pool:
         """Requests that all connections carry at once, at best."""
         return self.settings.limit * self.settings.streams
 
-    @property
-    def is_open(self) -> bool:
-        """Whether callers may help themselves to idle connections, and put them back without a word. Any thread."""
-        quota = self.quota
+    def is_shut(self) -> bool:
+        """Whether callers may not help themselves to idle connections, nor put them back without a word. Any thread."""
         return (
-            self.recovery.state is State.OPEN
-            and self.is_shared
-            and not self.is_draining
-            and (quota is None or quota.wanted_since == NEVER)
+            self.recovery.state is not State.OPEN
+            or self.is_draining
+            or self.quota.wanted_since != NEVER
+            or not self.is_shared
         )
 
     def by_callers(self) -> tuple[int, int]:
@@ -115,10 +119,16 @@ class Pool:
         Args:
             crash: the error for a request, by whether a byte of it was sent.
         """
+        driven, completed = self.by_callers()
+        self.requests += driven
+        self.completed += completed
         books, self.ledger = self.ledger, self._new_ledger()
         self.closed = self.opened  # first, so that whoever sees one closed sees it counted
         waiting = books.empty_queue()
         lessees = books.lessees()
+        for lessee in self.afloat.copy():
+            land(lessee)
+        self.is_swept = False
         while (connection := books.grab()) is not None:
             connection.kill(crash)
         for connection in books.carriers():
@@ -172,6 +182,16 @@ class Pool:
             in_flight=self.ledger.lent,
             reconnects=self.recovery.reconnects, state=self.recovery.state.value, **self.counts(),
         )  # fmt: skip
+
+
+def land(lessee: Exchange) -> ClaimableConnection | None:
+    """Claim a launched request that nobody receives yet; return its connection, or None if taken. Any thread."""
+    try:
+        _, connection = lessee.raft.pop()  # type: ignore[attr-defined]  # a list, or IndexError and AttributeError
+    except (IndexError, AttributeError):
+        return None
+    connection.claimed = False
+    return connection  # type: ignore[no-any-return]
 
 
 T = TypeVar("T")

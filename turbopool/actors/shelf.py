@@ -9,15 +9,17 @@ from __future__ import annotations
 
 from turbopool.actors.base import leave, tell
 from turbopool.actors.ledger import Ledger
-from turbopool.actors.messages import EvictIdle, Joined, Release, Shelved, TakeOver
+from turbopool.actors.messages import Abandon, BackUp, EvictIdle, Joined, Launched, Release, Shelved, TakeOver
 from turbopool.actors.pool import Pool
-from turbopool.bodies import Body
+from turbopool.clock import SystemClock
 from turbopool.transport.claimable import ClaimableConnection
 from turbopool.transport.exchange import Exchange
-from turbopool.transport.interfaces import END_EDGE, READ
+from turbopool.transport.interfaces import END_EDGE, Dial
 
-MOST_SENT = 65_536
-"""Bytes of a request that a caller's thread sends by itself: they fit the send buffer of a connection that is idle."""
+Shelf = Ledger[ClaimableConnection, Dial, Exchange]
+"""The books of a key whose connections may be claimed."""
+
+clock = SystemClock.now
 
 
 def drive(pool: Pool, exchange: Exchange) -> bool:
@@ -25,44 +27,98 @@ def drive(pool: Pool, exchange: Exchange) -> bool:
 
     Return False if there is no such connection, or the request is not one to be sent in one go.
     """
+    books = pool.ledger
+    if exchange.wire.whole is None or not isinstance(books, Ledger):
+        return False
     try:
-        connection = _claim(pool, exchange, END_EDGE)
+        connection = _claim(pool, books, exchange)
         if connection is None:
             return False
-        if not connection.drive(exchange, exchange.asked_at) or not pool.is_open:
-            _hand_in(pool, connection, TakeOver(connection, exchange))
-        elif connection.conclude(exchange):
-            _put_back(pool, connection, exchange)
-        else:  # cancelled or failed from outside, and hung up
-            _hand_in(pool, connection, Release(connection, exchange, reusable=False))
+        _end(pool, books, connection, exchange, is_plain=connection.drive(exchange, exchange.asked_at))
     except BaseException:
+        _give_up(pool, exchange)
         _clean_up(pool, exchange)
         raise
     return True
 
 
 def launch(pool: Pool, exchange: Exchange) -> bool:
-    """Send a request in the calling thread, over an idle connection; the dispatcher brings its response.
+    """Send a request in the calling thread, over an idle connection; whoever waits for it first receives its response.
 
-    Return False as :func:`drive` does.
+    The dispatcher does if nobody has come for a few milliseconds. Return False as :func:`drive` does.
     """
+    books = pool.ledger
+    if exchange.wire.whole is None or not isinstance(books, Ledger) or not exchange.in_memory:
+        return False
     try:
-        connection = _claim(pool, exchange, READ)
+        connection = _claim(pool, books, exchange)
         if connection is None:
             return False
-        if not connection.launch(exchange):
+        if not connection.send(exchange):
             _hand_in(pool, connection, TakeOver(connection, exchange))
+            return True
+        exchange.raft = [(books, connection)]
+        pool.afloat.append(exchange)
+        if not pool.is_swept:
+            pool.is_swept = True
+            _tell(pool, Launched())
+    except BaseException:
+        _give_up(pool, exchange)
+        _clean_up(pool, exchange)
+        _tell(pool, Launched())  # others may rely on that
+        raise
+    return True
+
+
+def receive(pool: Pool, exchange: Exchange, timeout: float | None) -> None:
+    """Receive the response of a launched request in the calling thread, for ``timeout`` seconds at most.
+
+    Unless somebody else does already.
+    """
+    raft = exchange.raft
+    try:
+        books, connection = raft.pop()  # type: ignore[attr-defined]  # the caller looked: it is a list
+    except IndexError:
+        return
+    try:
+        now = clock()
+        patience = exchange.deadline if timeout is None else min(exchange.deadline, now + timeout)
+        _end(pool, books, connection, exchange, is_plain=connection.receive(exchange, now, patience))
     except BaseException:
         _clean_up(pool, exchange)
         raise
-    return True
+
+
+def engage(pool: Pool, exchange: Exchange) -> None:
+    """Have the dispatcher receive the response of a launched request, unless somebody does already."""
+    try:
+        _, connection = exchange.raft.pop()  # type: ignore[attr-defined]
+    except IndexError:
+        return
+    _hand_in(pool, connection, TakeOver(connection, exchange))
+
+
+def _end(pool: Pool, books: Shelf, connection: ClaimableConnection, exchange: Exchange, *, is_plain: bool) -> None:
+    """Complete the exchange and put its connection back, or leave it all to the dispatcher."""
+    if not is_plain or pool.is_shut():
+        _hand_in(pool, connection, TakeOver(connection, exchange))
+    elif connection.conclude(exchange):
+        _put_back(pool, books, connection, exchange)
+    else:  # cancelled or failed from outside, and hung up
+        _hand_in(pool, connection, Release(connection, exchange, reusable=False))
+
+
+def _give_up(pool: Pool, exchange: Exchange) -> None:
+    """Cancel a request whose caller was interrupted."""
+    if exchange.completion.cancel_now():
+        tell(pool.ref, Abandon(exchange))  # which counts it
 
 
 def _clean_up(pool: Pool, exchange: Exchange) -> None:
     """Leave nothing behind after an interrupt, wherever it struck; what was not stamped yet is found by a patrol."""
     connection = exchange.connection
     if isinstance(connection, ClaimableConnection) and connection.claimed and connection.exchange is exchange:
-        exchange.completion.cancel_now()
+        exchange.raft = ()
         _hand_in(pool, connection, TakeOver(connection, exchange))
     tell(pool.ref, EvictIdle())
 
@@ -70,49 +126,42 @@ def _clean_up(pool: Pool, exchange: Exchange) -> None:
 def join(pool: Pool, exchange: Exchange) -> list[Exchange]:
     """Stand in line for a connection; return those whom the supervisor has to be told of: the manager is gone."""
     books = pool.ledger
-    is_heard = not books.join(exchange) or tell(pool.ref, Joined())
+    try:
+        is_heard = not books.join(exchange) or tell(pool.ref, Joined())
+    except BaseException:
+        tell(pool.ref, Joined())  # others may rely on that
+        raise
     if is_heard and pool.ledger is books:
         return []
     return books.drain()  # its own, and those who relied on its word; unless a replacement has them already
 
 
-def _claim(pool: Pool, exchange: Exchange, mask: int) -> ClaimableConnection | None:
-    """Claim an idle connection that is fit for use, and have the dispatcher watch it for ``mask`` meanwhile."""
-    books = pool.ledger
-    if not isinstance(books, Ledger) or not pool.is_open or not exchange.in_memory or not _fits(exchange.wire.body):
-        return None
-    while True:
-        connection: ClaimableConnection | None = books.claim()
+def _claim(pool: Pool, books: Shelf, exchange: Exchange) -> ClaimableConnection | None:
+    """Claim an idle connection that is fit for use, which the dispatcher watches for its end alone meanwhile."""
+    while not pool.is_shut():
+        connection = books.claim()
         if connection is None:
             return None
         connection.stamp(exchange)
-        if _has_closed(pool, books) or exchange.done:  # before the stamp could be seen
+        if pool.ledger is not books or pool.is_shut() or exchange.done:  # before the stamp could be seen
             _hand_in(pool, connection, Release(connection, exchange, reusable=True))
             return None
-        if connection.is_fit(exchange.asked_at) and connection.attend(mask):
+        if connection.is_fit(exchange.asked_at, careful=not exchange.wire.idempotent) and connection.attend(END_EDGE):
+            if not connection.is_backed_up(exchange):
+                tell(pool.ref, BackUp(connection, exchange))
             return connection
         _hand_in(pool, connection, Release(connection, exchange, reusable=False))
+    return None
 
 
-def _has_closed(pool: Pool, books: object) -> bool:
-    """Whether the key has closed since, or its books were replaced."""
-    return pool.ledger is not books or not pool.is_open
-
-
-def _fits(body: bytes | Body | None) -> bool:
-    return body is None or (isinstance(body, bytes) and len(body) <= MOST_SENT)
-
-
-def _put_back(pool: Pool, connection: ClaimableConnection, exchange: Exchange) -> None:
+def _put_back(pool: Pool, books: Shelf, connection: ClaimableConnection, exchange: Exchange) -> None:
     """Make a connection idle again, then look whether anybody has to know."""
-    books = pool.ledger
-    assert isinstance(books, Ledger)  # noqa: S101  # it was claimed of one
     connection.give_back()
     is_awaited = books.put_back(connection)
     if (connection.is_hung_up or pool.ledger is not books) and books.take(connection):
         connection.stamp(exchange)
         _hand_in(pool, connection, Release(connection, exchange, reusable=False))
-    elif is_awaited or connection.idle_until < pool.looks_at or not pool.is_open:
+    elif is_awaited or connection.idle_until < pool.looks_at or pool.is_shut():
         _tell(pool, Shelved())
 
 
@@ -123,7 +172,7 @@ def _hand_in(pool: Pool, connection: ClaimableConnection, message: Release | Tak
         connection.abandon()
 
 
-def _tell(pool: Pool, message: Release | TakeOver | Shelved) -> None:
+def _tell(pool: Pool, message: Release | TakeOver | Shelved | Launched) -> None:
     """Tell the manager, whether or not it lives: what a dead one is told is cleaned up."""
     if not tell(pool.ref, message):
         leave(pool.ref, message)

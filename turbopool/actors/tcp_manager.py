@@ -20,6 +20,7 @@ from turbopool.actors.messages import (
     Abandon,
     AbandonAll,
     Adopt,
+    BackUp,
     Drain,
     Established,
     EstablishFailed,
@@ -28,6 +29,7 @@ from turbopool.actors.messages import (
     ExpireWaiters,
     Halt,
     Joined,
+    Launched,
     Lease,
     ManagerCrashed,
     ManagerDrained,
@@ -41,7 +43,7 @@ from turbopool.actors.messages import (
     TakeOver,
     WarmUp,
 )
-from turbopool.actors.pool import Pool
+from turbopool.actors.pool import Pool, land
 from turbopool.actors.quota import Quota
 from turbopool.actors.recovery import State
 from turbopool.actors.room import Room
@@ -55,6 +57,8 @@ from turbopool.transport.replay import ReplayBudget
 
 ARRIVALS = 256
 """How many who joined the demand are taken in at once, before descriptors get their turn."""
+AFLOAT = 0.005
+"""Seconds for which a launched request is left to whoever waits for it; then the dispatcher takes it over."""
 AGAIN = 2.0
 """Seconds until the second look at what nobody seems to use."""
 PATROL = 60.0
@@ -87,13 +91,14 @@ class TcpConnectionManagerActor(DispatchedActor):
         pool.is_shared = dispatcher.can_share
         pool.is_draining = False
         self._arriving: Exchange | None = None
-        self._suspects: dict[Lendable, int] = {}
-        """What was claimed at the last patrol and nobody may be using, with its generation."""
+        self._suspects: dict[Lendable, tuple[int, float]] = {}
+        """What was claimed at the last patrol and nobody may be using: its generation, and when it is taken back."""
         self._ending: refusals.Ending = refusals.stopped
         """What those are told whom its end meets; as long as nobody ordered it, it would come from outside."""
         self._budget = ReplayBudget(dispatcher.now)
         self._eviction = dispatcher.timer(lambda: self.on_receive(EvictIdle()), self.crash)
         self._expiry = dispatcher.timer(lambda: self.on_receive(ExpireWaiters()), self.crash)
+        self._sweeping = dispatcher.timer(self._on_sweep, self.crash)
         self._retirement = dispatcher.timer(self._retire, self.crash)
 
     def on_start(self) -> None:
@@ -110,6 +115,10 @@ class TcpConnectionManagerActor(DispatchedActor):
                 self._on_joined()
             case Shelved():
                 self._on_shelved()
+            case Launched():
+                self._on_launched()
+            case BackUp():
+                message.connection.back_up(message.lessee)
             case TakeOver():
                 self._on_take_over(message)
             case Release():
@@ -158,6 +167,8 @@ class TcpConnectionManagerActor(DispatchedActor):
             self._arriving = lessee
             self._on_lease(lessee)
         self._arriving = None
+        if ledger.queued and self._pool.afloat:  # their connections are wanted
+            self._sweep(NEVER)
         self._serve_shelf()
 
     def _on_lease(self, lessee: Exchange) -> None:
@@ -218,13 +229,39 @@ class TcpConnectionManagerActor(DispatchedActor):
         else:  # a predecessor's, which crashed and failed the request
             connection.close()
 
+    def _on_launched(self) -> None:
+        self._sweeping.arm(self._dispatcher.now + AFLOAT)
+
+    def _on_sweep(self) -> None:
+        """Take over what was launched a while ago, and nobody has come to receive; look again if there is more."""
+        pool = self._pool
+        self._sweep(self._dispatcher.now - AFLOAT)
+        pool.is_swept = False
+        if pool.afloat:  # some may have come before that
+            pool.is_swept = True
+            self._sweeping.arm(self._dispatcher.now + AFLOAT)
+
+    def _sweep(self, until: float) -> None:
+        afloat = self._pool.afloat
+        while afloat and afloat[0].asked_at <= until:
+            self._land(afloat.popleft())
+
+    def _land(self, lessee: Exchange) -> None:
+        """Take over a launched request that nobody receives."""
+        connection = land(lessee)
+        if connection is not None and isinstance(self._ledger, Ledger):
+            if self._ledger.enter(connection, lessee):
+                connection.take_over(lessee)
+            else:
+                connection.close()
+
     def _on_shelved(self) -> None:
         """Look at what callers have put back."""
+        self._serve_shelf()
         if self._pool.is_draining:
             self._drop_idle()
-            self._end_if_empty()
+            self.on_vacancy()
             return
-        self._serve_shelf()
         for connection in list(self._ledger.idle):
             self._look_at(connection.idle_until)
             self._room.rested(connection)
@@ -411,13 +448,14 @@ class TcpConnectionManagerActor(DispatchedActor):
             tell(self._supervisor, Abandon(lessee))
             return
         self._pool.cancelled += 1
+        self._land(lessee)
         if not self._ledger.withdraw(lessee) and lessee.connection is not None:
             lessee.connection.abort()
         self._end_if_empty()
 
     def _on_abandon_all(self, owner: object) -> None:
         ledger = self._ledger
-        self._muster()
+        self._sweep(NEVER)
         carried = [lessee for one in ledger.claimed() if (lessee := one.exchange) is not None]
         for lessee in [*ledger.returned, *ledger.waiting, *ledger.demand.copy(), *ledger.lessees(), *carried]:
             if lessee.owner is owner and lessee.completion.cancel_now():
@@ -450,27 +488,26 @@ class TcpConnectionManagerActor(DispatchedActor):
             due = min(due, now + (AGAIN if self._suspects else PATROL))
         self._eviction.arm(due)
         self._pool.looks_at = due
-        self._serve_shelf()
+        self._on_joined()  # whoever was to tell of that may have been killed
         self.on_vacancy()
 
     def _patrol(self, now: float) -> None:
         """Take back what a killed thread has left behind: still claimed at the second look, and nobody's."""
-        self._muster()
-        forgotten = {one: one.driven for one in self._ledger.claimed() if one.is_forgotten(now)}
-        for connection, generation in forgotten.items():
-            if self._suspects.get(connection) == generation:
-                lessee = connection.returned()
-                if lessee is not None:
-                    lessee.completion.cancel_now()
-                self._drop(connection)
+        self._sweep(now - AFLOAT)
+        forgotten: dict[Lendable, tuple[int, float]] = {}
+        for connection in [one for one in self._ledger.claimed() if one.is_forgotten(now)]:
+            generation, due = self._suspects.get(connection, (connection.driven, now + AGAIN))
+            if generation != connection.driven:
+                generation, due = connection.driven, now + AGAIN
+            if now < due:
+                forgotten[connection] = generation, due
+                continue
+            connection.is_hung_up = True  # first: a thread that goes on after all does not put it back
+            lessee = connection.returned()
+            if lessee is not None:
+                lessee.completion.cancel_now()
+            self._drop(connection)
         self._suspects = forgotten
-
-    def _muster(self) -> None:
-        """Enter what callers have put on its way, and left to this thread, into the books."""
-        ledger = self._ledger
-        for connection in ledger.claimed():
-            if not connection.claimed and connection.exchange is not None and isinstance(ledger, Ledger):
-                ledger.enter(connection, connection.exchange)
 
     def _on_evict_one(self, connection: Lendable) -> None:
         if self._ledger.take(connection):
@@ -483,8 +520,9 @@ class TcpConnectionManagerActor(DispatchedActor):
     def _on_drain(self, queued: Literal["finish", "fail"]) -> None:
         self._pool.is_draining = True
         self._ending = refusals.disposed
+        self._serve_shelf()  # word of what was put back may be under way
         self._drop_idle()
-        self._muster()
+        self._sweep(NEVER)
         for connection in self._ledger.carriers():
             connection.drain()
         if queued == "fail":
@@ -502,14 +540,14 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._pool.is_draining = True
         self._fail_queue()
         self._dialing.cancel()
-        self._muster()
+        self._sweep(NEVER)
         for connection in self._ledger.carriers():
             connection.kill(lambda sent: self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=sent))
             self._drop(connection)
         self._drop_idle()
         for connection in self._ledger.claimed():  # whoever has it wakes up and hands it back
             connection.revoke(lambda sent: self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=sent))
-            self._suspects[connection] = connection.driven
+            self._suspects[connection] = connection.driven, self._dispatcher.now + AGAIN
             self._look_at(self._dispatcher.now + AGAIN)
 
     def _drop_idle(self) -> None:
@@ -569,6 +607,10 @@ class TcpConnectionManagerActor(DispatchedActor):
             case Shelved():
                 while (connection := self._ledger.grab()) is not None:
                     connection.close()
+            case Launched():
+                for lessee in self._pool.afloat.copy():
+                    if (afloat := land(lessee)) is not None:
+                        afloat.close()
             case TakeOver() | Release():
                 message.connection.close()
             case _:
@@ -578,5 +620,5 @@ class TcpConnectionManagerActor(DispatchedActor):
         tell(self._supervisor, message)  # if it stopped first, there is nobody to tell
 
     def _close_timers(self) -> None:
-        for timer in (self._eviction, self._expiry, self._dialing, self._retirement):
+        for timer in (self._eviction, self._expiry, self._dialing, self._retirement, self._sweeping):
             timer.close()

@@ -34,7 +34,7 @@ class LazyTimer:
     def arm(self, when: float) -> None:
         """Call at ``when`` instead of whenever it was to be; NEVER disarms."""
         self.due = when
-        if when < self.wakes:
+        if when < self.wakes and self._callback is not None:
             self._timers.push(self, when)
 
     def postpone(self, when: float) -> bool:

@@ -18,10 +18,11 @@ import sys
 
 from turbopool.clock import NEVER
 from turbopool.config.tls import TlsContext
+from turbopool.transport import quick
 from turbopool.transport.interfaces import RECEIVE_BYTES
 
 _USUAL_BYTES = 65_536
-"""Bytes asked for at first; a buffer beyond 128 KiB costs a system call to allocate, so it is used when filled."""
+"""Bytes asked for once few do not do; a buffer beyond 128 KiB costs a system call, so it is used when filled."""
 _RECORD_HEADER = 5
 _SO_MEMINFO = 55
 """Linux: how much memory a socket's queues hold; the first of its numbers is what nobody has received yet."""
@@ -52,13 +53,15 @@ class TcpChannel:
         sock.settimeout(None)
         self._sock = sock
         self.fd = sock.fileno()
-        self._size = _USUAL_BYTES
+        self._size = quick.MOST
         self._patience: float = NEVER
         self._is_counted = sock.family in _COUNTED
 
     def send(self, data: bytes | memoryview) -> int:
         """Take as many bytes as the kernel does now."""
         try:
+            if quick.send is not None and len(data) <= quick.MOST and type(data) is bytes:
+                return quick.send(self.fd, data)
             return self._sock.send(data, _NOW)
         except (BlockingIOError, InterruptedError):
             return 0
@@ -80,11 +83,23 @@ class TcpChannel:
     def receive(self) -> bytes | None:
         """Return what has arrived, ``b""`` at the end, None when nothing has."""
         try:
-            data = self._sock.recv(self._size, _NOW)
+            if self._size == quick.MOST and quick.receive is not None:
+                data = quick.receive(self.fd)
+            else:
+                data = self._sock.recv(self._size, _NOW)
         except (BlockingIOError, InterruptedError):
             return None
-        self._size = RECEIVE_BYTES if len(data) >= _USUAL_BYTES else _USUAL_BYTES
+        self._note_size(len(data))
         return data
+
+    def _note_size(self, received: int) -> None:
+        """Ask for more next time when all that was asked for came."""
+        if received < quick.MOST:
+            self._size = quick.MOST
+        elif received < _USUAL_BYTES:
+            self._size = _USUAL_BYTES
+        else:
+            self._size = RECEIVE_BYTES
 
     def receive_into(self, room: memoryview) -> bytes | memoryview | None:
         """Return what has arrived, as the filled part of ``room``."""
@@ -110,7 +125,8 @@ class TcpChannel:
             data = self._sock.recv(self._size)
         except (BlockingIOError, InterruptedError):
             return None
-        self._size = RECEIVE_BYTES if len(data) >= _USUAL_BYTES else _USUAL_BYTES
+        if len(data) >= quick.MOST or self._size != quick.MOST:
+            self._note_size(len(data))
         return data
 
     def _set_patience(self, patience: float) -> None:
@@ -131,17 +147,20 @@ class TcpChannel:
         except OSError:
             return False
 
-    def is_still(self) -> bool:
-        """Whether neither bytes nor the end of the stream wait to be received; False if that is not known.
+    def is_empty(self) -> bool:
+        """Whether no bytes wait to be received; False if that is not known.
 
-        For a caller's thread: the system calls that tell, and during which the interpreter changes no threads.
+        For a caller's thread: this system call does not let other threads go first.
         """
         try:
-            return (
-                self._is_counted
-                and self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4) == _EMPTY
-                and self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _ESTABLISHED
-            )
+            return self._is_counted and self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4) == _EMPTY
+        except OSError:
+            return False
+
+    def is_still(self) -> bool:
+        """Whether neither bytes nor the end of the stream wait to be received; False if that is not known."""
+        try:
+            return self.is_empty() and self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _ESTABLISHED
         except OSError:
             return False
 
@@ -157,10 +176,12 @@ class TcpChannel:
 
     def close(self) -> None:
         """Close the socket."""
+        self.fd = -1
         self._sock.close()
 
     def abandon(self) -> None:
         """Close the copied descriptor, and nothing more."""
+        self.fd = -1
         fd = self._sock.detach()
         if fd >= 0:
             os.close(fd)
@@ -260,7 +281,7 @@ class TlsChannel:
         filled = False
         while True:
             if self._is_drained:  # to ask all the same would cost an exception
-                if filled or not self._fill():
+                if filled or pieces or not self._fill():  # what breaks now is for the next to learn
                     break
                 filled = True
             try:
@@ -300,8 +321,12 @@ class TlsChannel:
         del room
         return self.await_bytes(patience)
 
-    def is_still(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether nothing waits to be received; False if that is not known."""
+        return not self.buffered and self._tcp.is_empty()
+
+    def is_still(self) -> bool:
+        """Whether neither bytes nor the end of the stream wait to be received; False if that is not known."""
         return not self.buffered and self._tcp.is_still()
 
     def hang_up(self) -> None:

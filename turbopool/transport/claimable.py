@@ -15,14 +15,18 @@ Benchmark of this path: ``make bench``, rows ``turbopool-send``.
 
 from __future__ import annotations
 
-from turbopool.clock import SystemClock
-from turbopool.errors import TurboPoolError
+from turbopool.clock import NEVER, SystemClock
+from turbopool.errors import DeadlineExceeded, TurboPoolError
 from turbopool.stats import PoolKey
 from turbopool.transport.connection import Http1Connection
 from turbopool.transport.exchange import Exchange
-from turbopool.transport.interfaces import READ, WRITE, Channel, Reactor
+from turbopool.transport.interfaces import END_EDGE, READ, WRITE, Channel, Reactor
 from turbopool.transport.landlord import ConnectionSettings, Ending, Landlord
 
+PROBE_AFTER = 0.001
+"""Seconds idle after which a connection's end is looked for: sooner nobody can have seen it."""
+BEHIND = 0.25
+"""Seconds after the deadline at which the reactor ends what a claimer should have ended by itself."""
 FORGOTTEN_AFTER = 1.0
 """Seconds after its deadline at which a request that a caller drives has none."""
 _clock = SystemClock.now
@@ -64,11 +68,19 @@ class ClaimableConnection(Http1Connection):
         self.exchange = exchange
         exchange.connection = self
 
-    def is_fit(self, now: float) -> bool:
-        """Whether it may be used: in its time, and its peer quiet. It is always looked at, since nobody else does."""
+    def is_fit(self, now: float, *, careful: bool) -> bool:
+        """Whether it may be used: in its time, and its peer quiet.
+
+        Bytes are always looked for, since nobody else does: they would be taken for the response. Its end is looked for
+        as well, unless a caller put it back a moment ago; and always for a ``careful`` request, which cannot be sent
+        again.
+        """
         if now >= self.idle_until or self.is_hung_up or self._closed:
             return False
         channel = self._channel
+        is_passed_on = now - self.idle_since < PROBE_AFTER and self._watched == END_EDGE
+        if is_passed_on and not careful and channel.is_empty():
+            return True
         return channel.is_still() or (not channel.buffered and channel.is_quiet())
 
     def attend(self, mask: int) -> bool:
@@ -88,15 +100,17 @@ class ClaimableConnection(Http1Connection):
 
         The reactor also ends what may not simply be put back: a first response over a connection is news, for one.
         """
-        if not self._send(exchange):
-            return False
+        return self.send(exchange) and self.receive(exchange, now, exchange.deadline)
+
+    def receive(self, exchange: Exchange, now: float, patience: float) -> bool:
+        """Receive the response, waiting until ``patience``; return False if the reactor has to go on. Blocks."""
         channel, parser = self._channel, self._parser
-        deadline, read_timeout = exchange.deadline, exchange.read_timeout
+        until, read_timeout = patience, exchange.read_timeout
         try:
             while True:
-                until = deadline
                 if read_timeout is not None:
-                    self._read_deadline = until = min(deadline, now + read_timeout)
+                    self._read_deadline = now + read_timeout
+                    until = min(patience, self._read_deadline)
                 room = parser.room
                 data = channel.await_bytes(until - now) if room is None else channel.await_into(room, until - now)
                 if data:
@@ -113,23 +127,25 @@ class ClaimableConnection(Http1Connection):
 
     def conclude(self, exchange: Exchange) -> bool:
         """Complete the exchange with the response; return False if it was settled from outside."""
-        now = _clock()
+        now = self._concluded_at = _clock()
+        pieces = self._parser.pieces
         self.completed += 1
-        if exchange.completion.succeed(self._conclude(exchange, now)):
-            self._concluded_at = now
-            return True
+        try:
+            if exchange.completion.succeed(self._conclude(exchange, now)):
+                return True
+        except BaseException:  # an interrupt: the reactor concludes it, with all of the body
+            self._parser.pieces = pieces
+            self.completed -= not exchange.done
+            raise
         self.completed -= 1
         return False
 
-    def launch(self, exchange: Exchange) -> bool:
-        """Send the request, and leave its response to the reactor; return False if that has to go on now."""
-        if not self._send(exchange) or exchange.read_timeout is not None or not self._timer.postpone(exchange.deadline):
-            return False
-        self.claimed = False
-        return True
+    def is_backed_up(self, exchange: Exchange) -> bool:
+        """Whether the reactor will see to the deadline; else it has to be told to :meth:`back_up` the claimer."""
+        return self._timer.postpone(exchange.deadline + BEHIND)
 
-    def _send(self, exchange: Exchange) -> bool:
-        """Send it all, or return False."""
+    def send(self, exchange: Exchange) -> bool:
+        """Send the request; return False if the reactor has to go on."""
         wire, sender = exchange.wire, self._sender
         self.requests += 1
         self.driven += 1
@@ -140,14 +156,15 @@ class ClaimableConnection(Http1Connection):
             sender.start(wire, exchange.write_timeout)
         except OSError as error:
             sender.error = self._fault = error
-        exchange.sent = sender.sent or exchange.sent
-        return self._fault is None and not sender.is_sending
+            return False
+        finally:
+            exchange.sent = sender.sent or exchange.sent
+        return not sender.is_sending
 
     def give_back(self) -> None:
         """Be nobody's, and begin to stand idle; the shelf comes next."""
-        exchange, self.exchange = self.exchange, None
-        if exchange is not None:
-            exchange.connection = None
+        self.exchange = None
+        self._read_deadline = NEVER
         self.claimed = False
         self.rest(self._concluded_at)
 
@@ -200,25 +217,43 @@ class ClaimableConnection(Http1Connection):
         elif self._sender.is_sending:
             self._go_on()
         else:
+            if self._read_deadline == NEVER:
+                self._expect_bytes(exchange)
             self._rearm(exchange)
 
     def on_ready(self, mask: int) -> None:
         """Go on reading or writing; what is idle is claimed first, and what a caller has is left alone."""
-        if self.claimed:
-            if mask & ~(READ | WRITE):
-                self.is_hung_up = True  # noted for the claimer, who looks before it puts it back, and after
-            if self.claimed:
+        if mask & ~(READ | WRITE):
+            self.is_hung_up = True  # noted for a claimer, who looks before it puts it back, and after
+        exchange = self.exchange  # first: who claims it notes that it is claimed before
+        if not self.claimed:
+            if exchange is not None and self.exchange is exchange:
+                super().on_ready(mask)
                 return
-        if self.exchange is not None:
-            super().on_ready(mask)
-        elif self._landlord.on_stirred(self):
-            super().on_ready(mask)
-            if not self._closed:  # it was nothing: a session ticket
-                self._landlord.on_calmed(self)
+            if self._landlord.on_stirred(self):
+                super().on_ready(mask)
+                if not self._closed:  # it was nothing: a session ticket
+                    self._landlord.on_calmed(self)
+                return
+        if mask & READ:
+            self.attend(END_EDGE)  # as its claimer is about to; one that was killed before never will
+
+    def back_up(self, exchange: Exchange) -> None:
+        """Stand behind the claimer, whose wait for bytes may be put off by signals for as long as they come."""
+        if self.exchange is exchange and exchange.deadline != NEVER:
+            self._timer.arm(exchange.deadline + BEHIND)
 
     def _on_timer(self) -> None:
-        if not self.claimed:  # a moment of its last exchange; the next one's is the claimer's business
-            super()._on_timer()
+        exchange = self.exchange  # as in on_ready
+        if exchange is None:
+            return
+        if not self.claimed:
+            if self.exchange is exchange:
+                super()._on_timer()
+        elif self._reactor.now < exchange.deadline:
+            self.back_up(exchange)
+        elif exchange.fail(self._late(DeadlineExceeded, "the deadline of the request passed", exchange)):
+            self.hang_up()
 
     def let_go(self) -> None:
         """Give up the descriptor with the reactor's thread, or wake whoever has it."""

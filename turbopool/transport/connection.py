@@ -124,8 +124,10 @@ class Http1Connection:
     def rest(self, now: float) -> None:
         """Begin to stand idle."""
         self.idle_since = now
+        head = self._parser.head
+        until = self.expires_at if head is None or head.idle_hint is None else self._usable_until()
         timeout = self._settings.idle_timeout
-        self.idle_until = min(now + timeout if timeout else NEVER, self._usable_until())
+        self.idle_until = now + timeout if timeout and now + timeout < until else until
 
     def stay(self, now: float) -> bool:
         """Stand idle beyond the idle timeout, as long as the server lets it; return whether that is still."""

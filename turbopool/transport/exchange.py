@@ -6,7 +6,8 @@ once; the future itself decides races with a caller who cancels.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from turbopool.bodies import Body
 from turbopool.clock import NEVER
@@ -100,12 +101,13 @@ class Exchange:
         resent: how often that was after bytes of it had been handed to the kernel.
         needs_fresh: whether only a connection that never carried a request will do.
         tally: where the outcome is counted.
+        raft: what it floats on while it is sent and nobody receives its response yet; to pop that is to claim it.
     """
 
     __slots__ = (
         "asked_at", "body_limit", "completion", "connect_timeout", "connection", "deadline", "in_memory", "key",
-        "made_at", "may_lower", "needs_fresh", "owner", "queue_deadline", "queue_timeout", "read_timeout", "replays",
-        "request", "resent", "sent", "tally", "url", "wire", "write_timeout",
+        "made_at", "may_lower", "needs_fresh", "owner", "queue_deadline", "queue_timeout", "raft", "read_timeout",
+        "replays", "request", "resent", "sent", "tally", "url", "wire", "write_timeout",
     )  # fmt: skip
 
     def __init__(  # noqa: PLR0913  # built in one place, by the client
@@ -140,6 +142,7 @@ class Exchange:
         self.replays = self.resent = 0
         self.needs_fresh = self.may_lower = False
         self.tally: Tally | None = None
+        self.raft: Sequence[Any] = ()
         self.completion: Completion
 
     @property

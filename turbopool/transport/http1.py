@@ -56,9 +56,31 @@ class ResponseParser:
     """
 
     __slots__ = (
-        "_chunks", "_head_size", "_in_memory", "_informational", "_known", "_known_head", "_limits", "_llhttp",
-        "_method", "_phase", "_place", "_reason", "_sink_fields", "_tail", "_whole", "complete", "head", "leftover",
-        "pieces", "received", "room", "started", "trailers",
+        "_chunks",
+        "_head_size",
+        "_in_memory",
+        "_informational",
+        "_is_soiled",
+        "_known",
+        "_known_head",
+        "_known_length",
+        "_limits",
+        "_llhttp",
+        "_method",
+        "_phase",
+        "_place",
+        "_reason",
+        "_sink_fields",
+        "_tail",
+        "_whole",
+        "complete",
+        "head",
+        "leftover",
+        "pieces",
+        "received",
+        "room",
+        "started",
+        "trailers",
     )  # fmt: skip
 
     room: memoryview | None
@@ -69,6 +91,8 @@ class ResponseParser:
         self._chunks: ChunkedBody | None = None
         self._known = b""
         self._known_head: ResponseHead | None = None
+        self._known_length = 0
+        self._is_soiled = True
         self.start("GET")
 
     def start(self, method: str, *, in_memory: bool = True) -> None:
@@ -76,16 +100,20 @@ class ResponseParser:
         self._method = method
         self._in_memory = in_memory
         self._phase = _Phase.HEAD
-        self._informational = 0
-        self._begin_head()
-        self.started = False
+        self.started = self.complete = self.leftover = False
         self.head: ResponseHead | None = None
         self.pieces: list[bytes] = []
         self.received = 0
+        if self._is_soiled:
+            self._clean()
+
+    def _clean(self) -> None:
+        """Reset what only a response leaves behind whose head was not the last one's, or whose body came in parts."""
+        self._is_soiled = False
+        self._informational = 0
+        self._begin_head()
         self._whole: BytesIO | None = None
         self._place = self.room = None
-        self.complete = False
-        self.leftover = False
         self.trailers: list[Field] = []
 
     @property
@@ -107,10 +135,17 @@ class ResponseParser:
             if known is not None and not self.started and data.startswith(self._known) and self._method != "HEAD":
                 # The very bytes of the last head mean the same again: most servers repeat theirs within a second.
                 self.started = True
-                self._open_body(known)
                 data = data[len(self._known) :]
+                if len(data) == self._known_length:
+                    self.head = known
+                    self.pieces.append(data)
+                    self.received = self._known_length
+                    self._finish()
+                    return
+                self._is_soiled = True
+                self._open_body(known)
             else:
-                self.started = True
+                self.started = self._is_soiled = True
                 data = self._receive_head(data)
             if not data or self.head is None:
                 return
@@ -175,6 +210,8 @@ class ResponseParser:
             if head.status >= _FINAL:
                 if self._head_size == len(whole) and self._method != "HEAD":
                     self._known, self._known_head = whole, head
+                    within = 0 < (head.length or 0) <= self._limits.max_buffered_body
+                    self._known_length = (head.length or 0) if within else -1
                 self._open_body(head)
                 return data
             self._informational += 1

@@ -74,6 +74,7 @@ class StreamRequest(WireRequest):
         self.body = body
         self.chunked = self.closes = False
         self.idempotent = idempotent
+        self.whole = None
         self.named = named
         self.path = path
         self.steady = steady

@@ -179,8 +179,12 @@ class Channel(Sink, Protocol):
         """Whether the peer has neither sent nor closed anything since it was last looked at."""
         ...
 
+    def is_empty(self) -> bool:
+        """Whether no bytes wait to be received; False also if that cannot be told cheaply."""
+        ...
+
     def is_still(self) -> bool:
-        """Whether nothing waits to be received; False also if that cannot be told as cheaply as possible."""
+        """Whether neither bytes nor the end wait to be received; False also if that cannot be told cheaply."""
         ...
 
     def close(self) -> None:

@@ -18,9 +18,6 @@ from turbopool.transport.wire import WireRequest
 Spawn = Callable[[Callable[[], None]], None]
 """Runs a task on a worker thread."""
 
-_JOINED = 65_536
-"""Bytes of a body up to which it is sent together with the head: copying is cheaper than a second system call."""
-
 
 class BodyFailed(Exception):  # a fact, and never seen by a caller
     """The caller's body could not be drawn; the cause says why."""
@@ -79,19 +76,18 @@ class Sender:
         """
         self.sent = 0
         self._timeout = timeout
-        body = wire.body
-        if isinstance(body, Body):
+        whole, body = wire.whole, wire.body
+        if whole is not None:
+            sent = self.sent = self._channel.send(whole)
+            if sent == len(whole) and self._channel.flush():
+                return
+            if sent < len(whole):
+                self._pending.append(memoryview(whole)[sent:])
+        elif isinstance(body, Body):
             self._draw(body, chunked=wire.chunked)
             self._pending.append(memoryview(wire.head))
-        elif body is None or len(body) <= _JOINED:
-            data = wire.head if body is None else wire.head + body
-            self.sent = self._channel.send(data)
-            if self.sent == len(data) and self._channel.flush():
-                return
-            if self.sent < len(data):
-                self._pending.append(memoryview(data)[self.sent :])
         else:
-            self._pending += (memoryview(wire.head), memoryview(body))
+            self._pending += (memoryview(wire.head), memoryview(body or b""))
         self._write(drawn=False)
 
     def go_on(self) -> None:

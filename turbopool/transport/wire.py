@@ -23,6 +23,9 @@ _BODY_EXPECTED = frozenset({"POST", "PUT", "PATCH"})
 DECIDING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection", b"idempotency-key"})
 """Fields that decide how a request is framed, where it goes, or whether it is sent again."""
 
+JOINED = 65_536
+"""Bytes of a body up to which it is sent together with the head: copying is cheaper than a second system call."""
+
 Field = tuple[bytes, bytes]
 
 
@@ -36,9 +39,10 @@ class WireRequest:
         chunked: whether the pieces are framed as chunks.
         closes: whether the connection ends with this exchange.
         idempotent: whether sending it twice is harmless by its method or its ``Idempotency-Key``.
+        whole: head and body as one, if they go out in one send; else None.
     """
 
-    __slots__ = ("body", "chunked", "closes", "head", "idempotent", "method")
+    __slots__ = ("body", "chunked", "closes", "head", "idempotent", "method", "whole")
 
     def __init__(self, method: str, head: bytes, body: bytes | Body | None, *, chunked: bool, closes: bool,
                  idempotent: bool) -> None:  # fmt: skip
@@ -48,6 +52,11 @@ class WireRequest:
         self.chunked = chunked
         self.closes = closes
         self.idempotent = idempotent
+        self.whole: bytes | None = None
+        if body is None:
+            self.whole = head
+        elif isinstance(body, bytes) and len(body) <= JOINED:
+            self.whole = head + body
 
 
 def write_request(

@@ -1,0 +1,72 @@
+"""System calls that never block, made without giving the interpreter to another thread. No state of their own.
+
+Python's socket module lets go of the interpreter's lock around every call, and gets back in line for it afterwards.
+With many threads that line costs more than the call: waking the next thread on another core takes longer than to hand
+a few hundred bytes to the kernel. So small sends, small receives and wake-ups that cannot block are made through
+``ctypes.PyDLL``, which keeps the lock. Everything that may take long goes the usual way.
+
+Where this is not to be had, :data:`send`, :data:`receive` and :data:`wake` are None. Linux only.
+Benchmark: ``make bench``, every row with more than one thread.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from collections.abc import Callable
+
+MOST = 16_384
+"""Bytes: what is longer takes so long to be copied that others had better run meanwhile."""
+_SEND = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+
+send: Callable[[int, bytes], int] | None = None
+"""Hand bytes to the kernel: descriptor, at most :data:`MOST` bytes; returns how many it took. Raises as sockets do."""
+receive: Callable[[int], bytes] | None = None
+"""Take up to :data:`MOST` bytes that have arrived; ``b""`` at the end of the stream."""
+wake: Callable[[int], None] | None = None
+"""Write to an eventfd."""
+
+
+def _load() -> None:
+    global send, receive, wake  # bound once, when the module is imported
+    import ctypes  # noqa: PLC0415  # some builds of Python come without it
+
+    libc = ctypes.PyDLL(None, use_errno=True)
+    c_send, c_recv, c_write = libc.send, libc.recv, libc.write
+    c_send.argtypes = c_recv.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
+    c_write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
+    c_send.restype = c_recv.restype = c_write.restype = ctypes.c_ssize_t
+    get_errno, string_at, one = ctypes.get_errno, ctypes.string_at, (1).to_bytes(8, sys.byteorder)
+    rooms: list[ctypes.Array[ctypes.c_char]] = []  # not one for all: a thread may be preempted before it has copied
+
+    def fail() -> None:
+        code = get_errno()
+        raise OSError(code, os.strerror(code))
+
+    def quick_send(fd: int, data: bytes) -> int:
+        sent: int = c_send(fd, data, len(data), _SEND)
+        if sent < 0:
+            fail()
+        return sent
+
+    def quick_receive(fd: int) -> bytes:
+        room = rooms.pop() if rooms else ctypes.create_string_buffer(MOST)
+        size = c_recv(fd, room, MOST, socket.MSG_DONTWAIT)
+        if size < 0:
+            fail()
+        data = string_at(room, size)
+        rooms.append(room)
+        return data
+
+    def quick_wake(fd: int) -> None:
+        c_write(fd, one, 8)  # a full counter wakes as well, and a closed one is not worth waking
+
+    send, receive, wake = quick_send, quick_receive, quick_wake
+
+
+if sys.platform == "linux":
+    try:
+        _load()
+    except (ImportError, OSError, AttributeError):
+        send = receive = wake = None
