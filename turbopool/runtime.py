@@ -83,6 +83,8 @@ class Runtime:
         for lessee in unheard:
             try:
                 hub = self._tell_supervisor(Lease(lessee))
+                if (published := self._pools.get(lessee.key)) is not None:
+                    published.early.append(lessee)  # or what this thread sends next might overtake it
             except (ResourceError, ClientDisposed) as error:  # what happens after the preparation is the future's
                 lessee.fail(error.with_(origin=lessee.origin))
         if hub is None:

@@ -34,6 +34,12 @@ class _Host:
     def check(self) -> None:
         """Find everything in order."""
 
+    def receive(self, exchange: Exchange, timeout: float | None) -> None:
+        """Leave it to the manager: nothing is ever launched here."""
+
+    def engage(self, exchange: Exchange) -> None:
+        """Find that it is."""
+
     def run_callback(self, task: Callable[[], None]) -> None:
         """Run it here."""
         task()

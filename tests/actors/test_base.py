@@ -231,7 +231,9 @@ def test_bug_in_cleaning_up_does_not_stop_the_dispatcher(dispatcher: Dispatcher,
     assert others == ["start", "message"]
 
 
-def test_question_to_a_crashing_actor_is_answered_before_it_cleans_up(dispatcher: Dispatcher, settle: Settle) -> None:
+def test_question_to_a_crashing_actor_is_answered_though_its_clean_up_fails(
+    dispatcher: Dispatcher, settle: Settle
+) -> None:
     future = Clumsy.start(dispatcher, []).ask(ValueError("scripted"), block=False)
 
     settle()

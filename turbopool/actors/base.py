@@ -47,8 +47,10 @@ class Inbox:
 
     def put(self, envelope: Envelope[Any], /) -> None:
         """Queue an envelope. Any thread."""
-        self._queue.append(envelope)
-        self._dispatcher.schedule(self)
+        try:
+            self._queue.append(envelope)
+        finally:  # an interrupt between the two would leave the actor one message behind for ever
+            self._dispatcher.schedule(self)
 
     def get(self) -> Envelope[Any]:
         """Take the oldest envelope."""
@@ -126,10 +128,13 @@ class DispatchedActor(pykka.Actor):
             if reply_to is not None:
                 reply_to.set(answer)
         except BaseException as error:  # noqa: BLE001  # a bug: the supervisor is told, the thread goes on
-            if reply_to is not None:
-                reply_to.set_exception(sys.exc_info())
-            self.crash(error)
-            self.dropped(message, error)
+            failure = sys.exc_info()
+            try:
+                self.crash(error)
+                self.dropped(message, error)
+            finally:
+                if reply_to is not None:  # last: whoever hears of it finds the actor stopped
+                    reply_to.set_exception(failure)
 
     def _answer_late(self, envelope: Envelope[Any]) -> None:
         if envelope.reply_to is None:

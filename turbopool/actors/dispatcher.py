@@ -113,8 +113,10 @@ class Dispatcher:
         self._ready.append(runnable)
         if self._sleeping:
             self._woken_at = self._clock.now()  # or a thread that slept for long would look late now
-            self._sleeping = False
-            self._waker.wake()
+            try:
+                self._sleeping = False
+            finally:  # or nobody would wake it any more
+                self._waker.wake()
 
     def post(self, callback: Callable[[], None], on_crash: Callable[[BaseException], None] = _ignore) -> None:
         """Run ``callback`` on the dispatcher's thread, in the order of the calls."""

@@ -188,13 +188,17 @@ class Books(Generic[C, D, W]):
         self.is_told = True
         return True
 
-    def arrivals(self) -> Iterator[W]:
-        """Yield those who joined the demand; from now on the manager is told again. The manager's alone.
+    def hear(self) -> int:
+        """Return how many have joined the demand; of those who come later the manager is told again. Its alone."""
+        self.is_told = False
+        return len(self.demand)
+
+    def arrivals(self, most: int) -> Iterator[W]:
+        """Yield those who joined the demand first. The manager's alone.
 
         Each is struck out only when the next is asked for: meanwhile it stands where callers see that somebody waits.
         """
-        self.is_told = False
-        while self.demand:
+        for _ in range(most):
             yield self.demand[0]
             self.demand.popleft()
 

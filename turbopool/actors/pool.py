@@ -61,8 +61,12 @@ class Pool:
     """Whether callers' threads may drive connections on this platform."""
     is_draining: bool = False
     """Whether its manager ends."""
+    early: deque[Exchange] = field(default_factory=deque)
+    """On their way through the supervisor, though the pool was there when they were told of: who came later waits."""
     afloat: deque[Exchange] = field(default_factory=deque)
     """Launched by callers, the oldest first; some have been received since."""
+    orphans: dict[ClaimableConnection, None] = field(default_factory=dict)
+    """Claimed by callers when the manager died: they hand them in to its replacement, which closes them."""
     is_swept: bool = False
     """Whether the manager is going to look at them."""
     looks_at: float = NEVER
@@ -91,6 +95,7 @@ class Pool:
             or self.is_draining
             or self.quota.wanted_since != NEVER
             or not self.is_shared
+            or len(self.early) > 0
         )
 
     def by_callers(self) -> tuple[int, int]:
@@ -134,7 +139,11 @@ class Pool:
         for connection in books.carriers():
             connection.kill(crash)
         for connection in books.claimed():
-            connection.revoke(crash) if connection.claimed else connection.kill(crash)
+            if connection.claimed:
+                connection.revoke(crash)
+                self.orphans[connection] = None
+            else:
+                connection.kill(crash)
         for lessee in lessees:
             if not lessee.done:  # the manager died before it had put it on the connection
                 lessee.refused(crash(lessee.was_sent))

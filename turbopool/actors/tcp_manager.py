@@ -104,6 +104,8 @@ class TcpConnectionManagerActor(DispatchedActor):
     def on_start(self) -> None:
         """Think of retiring from the first: the request that made this manager may come to nothing."""
         self._end_if_empty()
+        if self._pool.orphans:
+            self._look_at(self._dispatcher.now)
 
     def on_receive(self, message: ManagerMessage) -> None:  # noqa: C901, PLR0912, PLR0915  # a line a message
         """Handle one message."""
@@ -112,7 +114,7 @@ class TcpConnectionManagerActor(DispatchedActor):
                 self._on_joined()
             case Lease():
                 self._on_lease(message.lessee)
-                self._on_joined()
+                self._serve_shelf()
             case Shelved():
                 self._on_shelved()
             case Launched():
@@ -158,15 +160,18 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def _on_joined(self) -> None:
         """Take in those who joined the demand, then look at the shelf again: somebody may have put back meanwhile."""
-        ledger = self._ledger
-        for count, lessee in enumerate(ledger.arrivals()):  # even if there are none: it is told again from now on
-            if count == ARRIVALS:
-                ledger.is_told = True
-                tell(self.actor_ref, Joined())
-                break
+        ledger, early = self._ledger, self._pool.early
+        count = ledger.hear()
+        while early and (early[0].tally is not None or early[0].done):
+            early.popleft()
+        most = 0 if early else min(count, ARRIVALS)  # early ones come by another way, and asked before these
+        for lessee in ledger.arrivals(most):
             self._arriving = lessee
             self._on_lease(lessee)
         self._arriving = None
+        if most < count:
+            ledger.is_told = True
+            tell(self.actor_ref, Joined())
         if ledger.queued and self._pool.afloat:  # their connections are wanted
             self._sweep(NEVER)
         self._serve_shelf()
@@ -484,7 +489,7 @@ class TcpConnectionManagerActor(DispatchedActor):
                 ledger.idle[connection] = None
         self._patrol(now)
         due = min((one.idle_until for one in list(ledger.idle)), default=NEVER)
-        if ledger.connections and self._dispatcher.can_share:
+        if self._suspects or (ledger.connections and self._dispatcher.can_share):
             due = min(due, now + (AGAIN if self._suspects else PATROL))
         self._eviction.arm(due)
         self._pool.looks_at = due
@@ -495,7 +500,10 @@ class TcpConnectionManagerActor(DispatchedActor):
         """Take back what a killed thread has left behind: still claimed at the second look, and nobody's."""
         self._sweep(now - AFLOAT)
         forgotten: dict[Lendable, tuple[int, float]] = {}
-        for connection in [one for one in self._ledger.claimed() if one.is_forgotten(now)]:
+        orphans = self._pool.orphans
+        for orphan in [one for one in orphans if one.is_closed]:
+            del orphans[orphan]
+        for connection in [one for one in [*self._ledger.claimed(), *orphans] if one.is_forgotten(now)]:
             generation, due = self._suspects.get(connection, (connection.driven, now + AGAIN))
             if generation != connection.driven:
                 generation, due = connection.driven, now + AGAIN
@@ -506,7 +514,10 @@ class TcpConnectionManagerActor(DispatchedActor):
             lessee = connection.returned()
             if lessee is not None:
                 lessee.completion.cancel_now()
-            self._drop(connection)
+            if connection in orphans:
+                connection.close()
+            else:
+                self._drop(connection)
         self._suspects = forgotten
 
     def _on_evict_one(self, connection: Lendable) -> None:
@@ -586,7 +597,8 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._close_timers()
 
     def on_crash(self, error: BaseException) -> None:
-        """Leave the books to the supervisor, which hands them to a replacement."""
+        """Leave the books to the supervisor, which hands them to a replacement; nobody claims of them any more."""
+        self._pool.is_shared = False
         self._close_timers()
         self._tell_supervisor(ManagerCrashed(self._pool.key, error))
 
@@ -607,10 +619,6 @@ class TcpConnectionManagerActor(DispatchedActor):
             case Shelved():
                 while (connection := self._ledger.grab()) is not None:
                     connection.close()
-            case Launched():
-                for lessee in self._pool.afloat.copy():
-                    if (afloat := land(lessee)) is not None:
-                        afloat.close()
             case TakeOver() | Release():
                 message.connection.close()
             case _:

@@ -201,7 +201,7 @@ class TlsChannel:
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
         self._tls = context.wrap(self._incoming, self._outgoing, server_hostname)
-        self._unsent = memoryview(b"")
+        self._unsent: bytes | memoryview = b""
         self._partial = b""  # of a record's header
         self._missing = 0  # bytes of a record whose header has come
         self._established = self._is_drained = False
@@ -270,9 +270,12 @@ class TlsChannel:
         """Send the ciphertext that waits; return whether none is left."""
         while self._unsent:
             sent = self._tcp.send(self._unsent)
-            if not sent:
+            if sent == len(self._unsent):
+                self._unsent = b""
+            elif sent:
+                self._unsent = memoryview(self._unsent)[sent:]
+            else:
                 return False
-            self._unsent = self._unsent[sent:]
         return True
 
     def receive(self) -> bytes | None:
@@ -380,4 +383,5 @@ class TlsChannel:
 
     def _collect(self) -> None:
         if self._outgoing.pending:
-            self._unsent = memoryview(bytes(self._unsent) + self._outgoing.read())
+            more = self._outgoing.read()
+            self._unsent = bytes(self._unsent) + more if self._unsent else more

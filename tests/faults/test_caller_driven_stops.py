@@ -1,0 +1,233 @@
+"""Cancels, disposals and interrupts, while a caller's own thread waits for a response.
+
+Nobody but that thread looks at the connection then, so it must be woken.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import CancelledError, ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from tests.face.remains import assert_nothing_left
+from tests.faults.aftermath import NEXT, assert_balanced, assert_recovered, healthy
+from tests.faults.driven import SAID, after_one, driven, failure, idle, send
+from tests.servers.connection import Conn
+from tests.servers.raw import RawServer
+from tests.servers.wire import respond
+from tests.waiting import PATIENCE, SPENT, eventually
+from turbopool import Client, ClientDisposed, ClientFactory, DeadlineExceeded
+
+# -- cancels ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_cancelling_everything_wakes_the_thread_that_drives(said: str) -> None:
+    """BEH-C4, FLT-P2: at once; its connection is closed, its place is free, and late bytes reach nobody."""
+    with driven(SAID[said]) as one:
+        began = time.monotonic()
+        one.client.cancel_pending_requests()
+        with pytest.raises(CancelledError):
+            one.result.result(PATIENCE)
+        assert time.monotonic() - began < SPENT
+        assert one.client.post(f"{one.server.url}/next").content == NEXT
+        one.go_on.set()
+        assert_balanced(one.client, one.server, connections=2)
+        (pool,) = one.client.stats().pools.values()
+        assert (pool.cancelled, pool.completed, pool.failed) == (1, 2, 0)
+
+
+def test_a_cancel_ends_the_requests_of_its_own_handle_alone() -> None:
+    """BEH-C4, C6: another handle's, over the same pool, goes on."""
+    with (
+        ClientFactory().add("one") as factory,
+        driven(own=factory.create_client("one")) as one,
+        factory.create_client("one") as other,
+    ):
+        other.cancel_pending_requests()
+        assert other.get(one.server.url).content == NEXT
+        one.go_on.set()
+        assert one.result.result(PATIENCE).content == NEXT
+
+
+def test_cancels_at_any_moment_lose_no_place() -> None:
+    """FLT-P2, BEH-P46: while two threads drive, again and again."""
+    over = threading.Event()
+    outcomes: list[str] = []
+
+    with idle(healthy, max_conns_per_host=2) as (server, client), ThreadPoolExecutor(2) as threads:
+
+        def call() -> None:
+            while not over.is_set():
+                try:
+                    assert client.get("/x", timeout=PATIENCE).content == NEXT
+                    outcomes.append("answered")
+                except CancelledError:
+                    outcomes.append("cancelled")
+
+        calling = [threads.submit(call) for _ in range(2)]
+        while outcomes.count("cancelled") < 100:
+            client.cancel_pending_requests()
+            over.wait(0.001)
+        over.set()
+        for one in calling:
+            one.result(PATIENCE)
+        (pool,) = client.stats().pools.values()
+        assert (pool.completed, pool.cancelled) == (outcomes.count("answered") + 1, outcomes.count("cancelled"))
+        assert server.peak <= 2
+        assert client.get("/x").content == NEXT
+        eventually(lambda: client.stats().opened - client.stats().closed == client.stats().idle == server.open)
+
+
+# -- the end of the client -------------------------------------------------------------------------------------
+
+
+def _factory_of(name: str) -> tuple[Client, Callable[..., None]]:
+    factory = ClientFactory().add(name)
+    return factory.create_client(name), factory.dispose
+
+
+def _client() -> tuple[Client, Callable[..., None]]:
+    client = Client(max_conns_per_host=1)
+    return client, client.dispose
+
+
+MAKERS: dict[str, Callable[[], tuple[Client, Callable[..., None]]]] = {
+    "client": _client,
+    "factory": lambda: _factory_of("one"),
+}
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_disposal_waits_for_the_thread_that_drives(maker: str) -> None:
+    """BEH-C13, FLT-P12: its response is delivered, and nothing is left."""
+    client, dispose = MAKERS[maker]()
+    with driven(own=client) as one, ThreadPoolExecutor(1) as threads:
+        disposed = threads.submit(dispose)
+        eventually(lambda: client.is_disposed)
+        with pytest.raises(ClientDisposed):
+            client.get(one.server.url)
+        assert not disposed.done()
+        assert not one.result.done()
+        one.go_on.set()
+        assert one.result.result(PATIENCE).content == NEXT
+        disposed.result(PATIENCE)
+        assert_nothing_left(one.server.port)
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+@pytest.mark.parametrize("said", SAID)
+def test_a_disposal_whose_patience_ends_wakes_the_thread_that_drives(maker: str, said: str) -> None:
+    """BEH-C13, P22, FLT-P12: with ClientDisposed; nothing is left."""
+    client, dispose = MAKERS[maker]()
+    with driven(SAID[said], own=client) as one:
+        began = time.monotonic()
+        dispose(drain_timeout=0.1)
+        error = one.result.exception(PATIENCE)
+
+        assert time.monotonic() - began < 0.1 + SPENT
+        assert isinstance(error, ClientDisposed)
+        assert (error.request_sent, error.processed) == (True, "maybe")
+        one.go_on.set()
+        assert_nothing_left(one.server.port)
+
+
+def test_an_interrupted_disposal_wakes_the_thread_that_drives() -> None:
+    """FLT-P12, P15: who waits no longer leaves nothing behind."""
+    before = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with driven() as one:
+            signal.setitimer(signal.ITIMER_REAL, 0.1)
+            with pytest.raises(KeyboardInterrupt):
+                one.client.dispose()
+            assert isinstance(one.result.exception(PATIENCE), ClientDisposed)
+            one.go_on.set()
+            eventually(lambda: one.server.open == 0)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+# -- interrupts and other signals --------------------------------------------------------------------------------
+
+
+def test_an_interrupt_wakes_the_thread_that_drives() -> None:
+    """FLT-P15: forty times; the connection is closed, its place is given back, and it counts as cancelled."""
+    delays = iter([0.0, 0.0005, 0.002, 0.01] * 10)
+    main = threading.main_thread().ident
+    assert main is not None
+    armed = False
+
+    def on_signal(number: int, frame: object) -> None:
+        del number, frame
+        nonlocal armed
+        if armed:
+            armed = False
+            raise KeyboardInterrupt
+
+    def interrupts(conn: Conn) -> None:
+        conn.read_request()
+        patience = next(delays)
+        while not conn.wait_closed(patience) and conn.is_open():  # one that comes between two steps wakes nobody
+            signal.pthread_kill(main, signal.SIGINT)
+            patience = 0.05
+
+    before = signal.signal(signal.SIGINT, on_signal)
+    try:
+        with RawServer(after_one(interrupts)) as server, Client(base_url=server.url, max_conns_per_host=1) as client:
+            for n in range(40):
+                assert client.get("/first").content == NEXT
+                armed = True
+                with pytest.raises(KeyboardInterrupt):
+                    client.post("/x", timeout=60)
+                eventually(lambda n=n: not server.connections[n].is_open())  # type: ignore[misc]
+                eventually(lambda: client.stats().leased == 0)
+            assert server.peak == 1
+            (pool,) = client.stats().pools.values()
+            assert (pool.completed, pool.cancelled, pool.requests) == (40, 40, 80)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def ticking(interval: float) -> Iterator[list[int]]:
+    """Handle a signal so often, without raising anything, as an application may that looks at itself."""
+    ticks: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: ticks.append(number))
+    signal.setitimer(signal.ITIMER_REAL, interval, interval)
+    try:
+        yield ticks
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_signals_that_are_handled_disturb_no_response_in_many_pieces() -> None:
+    """FLT-N16, P15: system calls are interrupted all the time."""
+
+    def drips(conn: Conn) -> None:
+        conn.read_request()
+        conn.send_slowly(respond(b"0123456789" * 2), 1, 0.002)
+        healthy(conn)
+
+    with idle(drips) as (server, client), ticking(0.001) as ticks:
+        assert client.get("/x", timeout=60).content == b"0123456789" * 2
+        assert ticks
+        assert_recovered(client, server, connections=1)
+
+
+def test_signals_that_are_handled_put_off_no_deadline() -> None:
+    """FLT-N13, P15: a signal every 50 ms, and a server that is silent."""
+
+    def silent(conn: Conn) -> None:
+        conn.read_request()
+        conn.wait_closed(1.5)
+
+    with idle(silent) as (_, client), ticking(0.05):
+        error = failure(send, client, "GET", timeout=0.2)
+        assert isinstance(error, DeadlineExceeded)
+        assert error.request_sent
