@@ -1,7 +1,7 @@
 """The client: what services call, from any number of threads.
 
-A call prepares its request in the calling thread, where bad input raises, and hands it to the runtime. Everything
-that happens later is set on the future.
+A call prepares its request in the calling thread, where bad input raises, and hands it to the runtime, unless that
+thread can carry it out by itself. Everything that happens later is set on the future.
 """
 
 from __future__ import annotations
@@ -106,6 +106,9 @@ class Client:
     ) -> ResponseFuture:
         """Send a request and return its future at once.
 
+        Over an idle HTTP/1.1 connection the calling thread sends it, and a thread that waits in ``result()`` receives
+        the response; the dispatcher does all that if none is idle, and receives what nobody waits for.
+
         Args:
             request: a :class:`Request`; or a method, followed by
             url: absolute, or relative to ``base_url``, and
@@ -130,6 +133,8 @@ class Client:
 
     def send(self, request: Request | str, url: UrlTypes | None = None, /, **parts: Unpack[RequestParts]) -> Response:
         """Send a request and wait for its response. Arguments and errors are those of :meth:`send_async`.
+
+        Over an idle HTTP/1.1 connection the calling thread does all of it; else the dispatcher does, and wakes it.
 
         Raises:
             TurboPoolError: the request failed.

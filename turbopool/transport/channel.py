@@ -299,6 +299,8 @@ class TlsChannel:
                 self.ended = True
                 return b"".join(pieces)
             pieces.append(piece)
+            # Records are read one by one: if no byte is left of any, asking OpenSSL again can only be in vain.
+            self._is_drained = not (self._incoming.pending or self._missing or self._partial)
         self._collect()  # a key update asks for an answer
         self.flush()
         return b"".join(pieces) if pieces else None
@@ -310,8 +312,7 @@ class TlsChannel:
 
     def await_bytes(self, patience: float) -> bytes | None:
         """Return the plaintext of what arrives, ``b""`` at the end, None when nothing does in time. Blocks."""
-        data = self.receive()
-        if data is not None:
+        if not self._is_drained and (data := self.receive()) is not None:
             return data
         arrived = self._tcp.await_bytes(patience)
         if arrived is None:
