@@ -71,10 +71,7 @@ class Runtime:
         Raises:
             ClientDisposed: no new work is taken.
         """
-        if self._disposed:
-            raise self._refusal()
-        if exchange.may_lower and self._spoken.lacks(exchange.key, exchange.asked_at):
-            exchange.lower()
+        self._admit(exchange)
         pool, hub = self._pools.get(exchange.key), self._hub
         if pool is None or hub is None or hub.is_lost(exchange.asked_at):
             unheard = [exchange]
@@ -94,16 +91,20 @@ class Runtime:
             ended = RuntimeError("it has ended")
             exchange.fail(refusals.disposed(exchange.origin, sent=sent) if is_over else _lost(exchange, ended))
 
+    def _admit(self, exchange: Exchange) -> None:
+        """Refuse new work if there is to be none, and ask for no version that the server is known not to speak."""
+        if self._disposed:
+            raise self._refusal()
+        if exchange.may_lower and self._spoken.lacks(exchange.key, exchange.asked_at):
+            exchange.lower()
+
     def drive(self, exchange: Exchange) -> bool:
         """Run a request in the calling thread, if a connection is idle; return False if it is to be submitted.
 
         Raises:
             ClientDisposed: no new work is taken.
         """
-        if self._disposed:
-            raise self._refusal()
-        if exchange.may_lower and self._spoken.lacks(exchange.key, exchange.asked_at):
-            exchange.lower()
+        self._admit(exchange)
         pool = self._pools.get(exchange.key)
         if pool is None:
             return False

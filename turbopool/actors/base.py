@@ -173,7 +173,7 @@ def tell(ref: pykka.ActorRef[Any], message: object) -> bool:
 
 
 def leave(ref: pykka.ActorRef[Any], message: object) -> None:
-    """Tell an actor that may have stopped; then ``undelivered`` answers. Dispatcher's thread."""
+    """Tell an actor that may have stopped; then ``undelivered`` answers. Any thread."""
     ref.actor_inbox.put(Envelope(message))
 
 

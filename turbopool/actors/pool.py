@@ -132,7 +132,8 @@ class Pool:
         waiting = books.empty_queue()
         lessees = books.lessees()
         for lessee in self.afloat.copy():
-            land(lessee)
+            if (raft := lessee.unmoor()) is not None:
+                raft[1].claimed = False
         self.is_swept = False
         while (connection := books.grab()) is not None:
             connection.kill(crash)
@@ -191,16 +192,6 @@ class Pool:
             in_flight=self.ledger.lent,
             reconnects=self.recovery.reconnects, state=self.recovery.state.value, **self.counts(),
         )  # fmt: skip
-
-
-def land(lessee: Exchange) -> ClaimableConnection | None:
-    """Claim a launched request that nobody receives yet; return its connection, or None if taken. Any thread."""
-    try:
-        _, connection = lessee.raft.pop()  # type: ignore[attr-defined]  # a list, or IndexError and AttributeError
-    except (IndexError, AttributeError):
-        return None
-    connection.claimed = False
-    return connection  # type: ignore[no-any-return]
 
 
 T = TypeVar("T")

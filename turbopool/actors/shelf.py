@@ -75,11 +75,10 @@ def receive(pool: Pool, exchange: Exchange, timeout: float | None) -> None:
 
     Unless somebody else does already.
     """
-    raft = exchange.raft
-    try:
-        books, connection = raft.pop()  # type: ignore[attr-defined]  # the caller looked: it is a list
-    except IndexError:
+    raft = exchange.unmoor()
+    if raft is None:
         return
+    books, connection = raft
     try:
         now = clock()
         patience = exchange.deadline if timeout is None else min(exchange.deadline, now + timeout)
@@ -91,11 +90,10 @@ def receive(pool: Pool, exchange: Exchange, timeout: float | None) -> None:
 
 def engage(pool: Pool, exchange: Exchange) -> None:
     """Have the dispatcher receive the response of a launched request, unless somebody does already."""
-    try:
-        _, connection = exchange.raft.pop()  # type: ignore[attr-defined]
-    except IndexError:
-        return
-    _hand_in(pool, connection, TakeOver(connection, exchange))
+    raft = exchange.unmoor()
+    if raft is not None:
+        _, connection = raft
+        _hand_in(pool, connection, TakeOver(connection, exchange))
 
 
 def _end(pool: Pool, books: Shelf, connection: ClaimableConnection, exchange: Exchange, *, is_plain: bool) -> None:
@@ -118,7 +116,7 @@ def _clean_up(pool: Pool, exchange: Exchange) -> None:
     """Leave nothing behind after an interrupt, wherever it struck; what was not stamped yet is found by a patrol."""
     connection = exchange.connection
     if isinstance(connection, ClaimableConnection) and connection.claimed and connection.exchange is exchange:
-        exchange.raft = ()
+        exchange.unmoor()
         _hand_in(pool, connection, TakeOver(connection, exchange))
     tell(pool.ref, EvictIdle())
 

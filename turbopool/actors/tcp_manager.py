@@ -43,7 +43,7 @@ from turbopool.actors.messages import (
     TakeOver,
     WarmUp,
 )
-from turbopool.actors.pool import Pool, land
+from turbopool.actors.pool import Pool
 from turbopool.actors.quota import Quota
 from turbopool.actors.recovery import State
 from turbopool.actors.room import Room
@@ -227,8 +227,10 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def _on_take_over(self, message: TakeOver) -> None:
         connection, lessee = message.connection, message.lessee
-        if not connection.claimed or connection.exchange is not lessee:
-            return
+        if connection.claimed and connection.exchange is lessee:
+            self._carry_on(connection, lessee)
+
+    def _carry_on(self, connection: ClaimableConnection, lessee: Exchange) -> None:
         if isinstance(self._ledger, Ledger) and self._ledger.enter(connection, lessee):
             connection.take_over(lessee)
         else:  # a predecessor's, which crashed and failed the request
@@ -253,12 +255,10 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def _land(self, lessee: Exchange) -> None:
         """Take over a launched request that nobody receives."""
-        connection = land(lessee)
-        if connection is not None and isinstance(self._ledger, Ledger):
-            if self._ledger.enter(connection, lessee):
-                connection.take_over(lessee)
-            else:
-                connection.close()
+        raft = lessee.unmoor()
+        if raft is not None:
+            _, connection = raft
+            self._carry_on(connection, lessee)
 
     def _on_shelved(self) -> None:
         """Look at what callers have put back."""

@@ -18,13 +18,11 @@ from __future__ import annotations
 from turbopool.clock import NEVER, SystemClock
 from turbopool.errors import DeadlineExceeded, TurboPoolError
 from turbopool.stats import PoolKey
-from turbopool.transport.connection import Http1Connection
+from turbopool.transport.connection import PROBE_AFTER, Http1Connection
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import END_EDGE, READ, WRITE, Channel, Reactor
 from turbopool.transport.landlord import ConnectionSettings, Ending, Landlord
 
-PROBE_AFTER = 0.001
-"""Seconds idle after which a connection's end is looked for: sooner nobody can have seen it."""
 BEHIND = 0.25
 """Seconds after the deadline at which the reactor ends what a claimer should have ended by itself."""
 FORGOTTEN_AFTER = 1.0

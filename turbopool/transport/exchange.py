@@ -6,7 +6,6 @@ once; the future itself decides races with a caller who cancels.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 from turbopool.bodies import Body
@@ -57,6 +56,9 @@ class _Delivered:
 
 _DELIVERED = _Delivered()
 
+_NO_RAFT: list[Any] = []
+"""Of all that float on nothing: always empty."""
+
 
 class Runner(Protocol):
     """What a request can be put on: a connection."""
@@ -101,7 +103,7 @@ class Exchange:
         resent: how often that was after bytes of it had been handed to the kernel.
         needs_fresh: whether only a connection that never carried a request will do.
         tally: where the outcome is counted.
-        raft: what it floats on while it is sent and nobody receives its response yet; to pop that is to claim it.
+        raft: what it floats on while it is sent and nobody receives its response yet; see :meth:`unmoor`.
     """
 
     __slots__ = (
@@ -142,7 +144,7 @@ class Exchange:
         self.replays = self.resent = 0
         self.needs_fresh = self.may_lower = False
         self.tally: Tally | None = None
-        self.raft: Sequence[Any] = ()
+        self.raft = _NO_RAFT
         self.completion: Completion
 
     @property
@@ -165,6 +167,13 @@ class Exchange:
         """Whether the body can be sent again from its beginning."""
         body = self.wire.body
         return not isinstance(body, Body) or body.rewindable
+
+    def unmoor(self) -> Any | None:  # noqa: ANN401  # what whoever launched it put there
+        """Claim what it floats on, with the right to receive its response; None if somebody has. Any thread."""
+        try:
+            return self.raft.pop()
+        except IndexError:
+            return None
 
     def lower(self) -> None:
         """Go on as HTTP/1.1, which the server speaks instead: another key, and another form."""

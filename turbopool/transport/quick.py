@@ -1,4 +1,4 @@
-"""System calls that never block, made without giving the interpreter to another thread. No state of their own.
+"""System calls that never block, made without giving the interpreter to another thread.
 
 Python's socket module lets go of the interpreter's lock around every call, and gets back in line for it afterwards.
 With many threads that line costs more than the call: waking the next thread on another core takes longer than to hand
@@ -52,12 +52,13 @@ def _load() -> None:
 
     def quick_receive(fd: int) -> bytes:
         room = rooms.pop() if rooms else ctypes.create_string_buffer(MOST)
-        size = c_recv(fd, room, MOST, socket.MSG_DONTWAIT)
-        if size < 0:
-            fail()
-        data = string_at(room, size)
-        rooms.append(room)
-        return data
+        try:
+            size = c_recv(fd, room, MOST, socket.MSG_DONTWAIT)
+            if size < 0:
+                fail()
+            return string_at(room, size)
+        finally:
+            rooms.append(room)
 
     def quick_wake(fd: int) -> None:
         c_write(fd, one, 8)  # a full counter wakes as well, and a closed one is not worth waking
