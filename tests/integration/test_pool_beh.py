@@ -251,8 +251,7 @@ def test_the_idle_timeout_closes_the_socket_and_is_measured_from_the_release(sho
         closed_at = peer.connections[0].peer_closed_at
         assert closed_at is not None
         assert idle_timeout <= closed_at - answered[-1] < idle_timeout + SPENT
-        eventually(lambda: client.stats().idle == 0)
-        assert client.stats().closed == 1
+        eventually(lambda: client.stats().idle == 0 and client.stats().closed == 1)
 
 
 def test_each_connection_is_evicted_at_its_own_time_and_those_in_use_are_kept() -> None:

@@ -77,7 +77,7 @@ def test_ten_thousand_gets_meet_no_error_though_every_tenth_connection_closes() 
 
 @pytest.mark.slow
 def test_ten_thousand_posts_are_never_seen_twice() -> None:
-    """FLT-N8, I9: a few may meet the close on their way; each error says that nobody knows, and most are spared it."""
+    """FLT-N8, I9: one may meet each close on its way; its error says that nobody knows what became of it."""
     lost: list[str] = []
     with RawServer(fickle(seed=9)) as server, Client(base_url=server.url) as client:
         for n in range(MANY):
@@ -92,7 +92,7 @@ def test_ten_thousand_posts_are_never_seen_twice() -> None:
         assert set(counts) | set(lost) == {f"/{n}" for n in range(MANY)}
         closes = len(server.connections)
         assert closes > MANY * ONE_IN_TEN / 2
-        assert len(lost) < closes / 2, f"{len(lost)} of {MANY} were lost at {closes} closes"
+        assert len(lost) <= closes, f"{len(lost)} of {MANY} were lost at {closes} closes"
         eventually(lambda: is_settled(client, server))
 
 

@@ -85,11 +85,14 @@ class TcpChannel:
         try:
             if self._size == quick.MOST and quick.receive is not None:
                 data = quick.receive(self.fd)
+                if data is None:
+                    return None
             else:
                 data = self._sock.recv(self._size, _NOW)
         except (BlockingIOError, InterruptedError):
             return None
-        self._note_size(len(data))
+        if len(data) >= quick.MOST or self._size != quick.MOST:
+            self._note_size(len(data))
         return data
 
     def _note_size(self, received: int) -> None:

@@ -11,6 +11,7 @@ Benchmark: ``make bench``, every row with more than one thread.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import sys
@@ -19,11 +20,12 @@ from collections.abc import Callable
 MOST = 16_384
 """Bytes: what is longer takes so long to be copied that others had better run meanwhile."""
 _SEND = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+_NOTHING_YET = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
 send: Callable[[int, bytes], int] | None = None
 """Hand bytes to the kernel: descriptor, at most :data:`MOST` bytes; returns how many it took. Raises as sockets do."""
-receive: Callable[[int], bytes] | None = None
-"""Take up to :data:`MOST` bytes that have arrived; ``b""`` at the end of the stream."""
+receive: Callable[[int], bytes | None] | None = None
+"""Take up to :data:`MOST` bytes that have arrived; ``b""`` at the end of the stream, None when there are none."""
 wake: Callable[[int], None] | None = None
 """Write to an eventfd."""
 
@@ -33,12 +35,11 @@ def _load() -> None:
     import ctypes  # noqa: PLC0415  # some builds of Python come without it
 
     libc = ctypes.PyDLL(None, use_errno=True)
+    # Their types are not declared: integers and bytes are passed as they should be, and a fifth sooner.
     c_send, c_recv, c_write = libc.send, libc.recv, libc.write
-    c_send.argtypes = c_recv.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.c_int)
-    c_write.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t)
-    c_send.restype = c_recv.restype = c_write.restype = ctypes.c_ssize_t
-    get_errno, string_at, one = ctypes.get_errno, ctypes.string_at, (1).to_bytes(8, sys.byteorder)
-    rooms: list[ctypes.Array[ctypes.c_char]] = []  # not one for all: a thread may be preempted before it has copied
+    get_errno, one = ctypes.get_errno, (1).to_bytes(8, sys.byteorder)
+    rooms: list[tuple[ctypes.Array[ctypes.c_char], memoryview]] = []
+    """Not one for all: a thread may be preempted before it has copied."""
 
     def fail() -> None:
         code = get_errno()
@@ -50,15 +51,22 @@ def _load() -> None:
             fail()
         return sent
 
-    def quick_receive(fd: int) -> bytes:
-        room = rooms.pop() if rooms else ctypes.create_string_buffer(MOST)
+    def quick_receive(fd: int) -> bytes | None:
+        try:
+            pair = rooms.pop()
+        except IndexError:
+            buffer = ctypes.create_string_buffer(MOST)
+            pair = buffer, memoryview(buffer).cast("B")
+        room, view = pair
         try:
             size = c_recv(fd, room, MOST, socket.MSG_DONTWAIT)
-            if size < 0:
+            if size >= 0:
+                return view[:size].tobytes()
+            if get_errno() not in _NOTHING_YET:
                 fail()
-            return string_at(room, size)
+            return None
         finally:
-            rooms.append(room)
+            rooms.append(pair)
 
     def quick_wake(fd: int) -> None:
         c_write(fd, one, 8)  # a full counter wakes as well, and a closed one is not worth waking
