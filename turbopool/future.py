@@ -1,8 +1,9 @@
 """The future of a response: a real ``concurrent.futures.Future``, made light.
 
-One plain lock stands where the standard one keeps a condition: ``wait`` and ``as_completed`` only ever lock it, and
-whoever waits in :meth:`ResponseFuture.result` brings a lock of its own. Every change of state happens under it, so a
-future completes exactly once, whoever comes first: the dispatcher, a caller who cancels, or the deadline.
+Every change of state happens under one lock for all of them, so a future completes exactly once, whoever comes first:
+the dispatcher, a caller who cancels, or the deadline. It is held for a few assignments, in which the interpreter runs
+nothing else. Whoever waits in :meth:`ResponseFuture.result` brings a lock of its own; and where the standard one keeps
+a condition, which ``wait`` and ``as_completed`` only ever lock, this one makes a plain lock when they ask for it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from _thread import LockType, allocate_lock
+from _thread import LockType, RLock, allocate_lock
 from collections.abc import Callable, Generator
 from concurrent.futures import CancelledError, Future
 from typing import Any, Protocol
@@ -26,6 +27,8 @@ PATROL = 30.0
 """Seconds between two looks at the runtime, for a request without a deadline."""
 GRACE = 1.0
 """Seconds after a request's deadline at which :meth:`ResponseFuture.result` ends by itself, whatever happened."""
+
+_state_lock = RLock()  # what is let go of under it may run a destructor, and that may cancel something
 
 _PENDING, _CANCELLED, _FINISHED = "PENDING", "CANCELLED_AND_NOTIFIED", "FINISHED"
 
@@ -62,16 +65,17 @@ class ResponseFuture(Future[Response]):
     Done-callbacks run on worker threads, in the order they were added; those added to a finished future, and those of
     a future its caller cancels, run in the calling thread, as everywhere in Python.
 
-    Thousands may be in flight, and the garbage collector visits what they hold: lists are made when first needed.
+    Thousands may be in flight, and the garbage collector visits what they hold: lists and locks are made when first
+    needed.
     """
 
     __slots__ = (
-        "_condition", "_done_callbacks", "_exception", "_exchange", "_host", "_result", "_sleepers", "_state",
+        "_done_callbacks", "_exception", "_exchange", "_host", "_lock", "_result", "_sleepers", "_state",
         "_stdlib_waiters", "settled",
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, host: Host) -> None:  # the standard constructor would make a condition
-        self._condition = allocate_lock()  # type: ignore[assignment]  # see the module's docstring
+        self._lock: LockType | None = None
         self._state = _PENDING
         self._result: Response | None = None
         self._exception: BaseException | None = None
@@ -175,7 +179,7 @@ class ResponseFuture(Future[Response]):
 
     def add_done_callback(self, fn: Callback) -> None:
         """Call ``fn`` with this future once it is done."""
-        with self._condition:
+        with _state_lock:
             is_pending = not self.settled
             if is_pending:
                 if self._done_callbacks is None:
@@ -196,14 +200,37 @@ class ResponseFuture(Future[Response]):
     # -- inside ----------------------------------------------------------------------------------------------
 
     def _settle(self, state: str, response: Response | None, error: BaseException | None) -> bool:
-        with self._condition:
+        if self._lock is not None:
+            return self._settle_watched(self._lock, state, response, error)
+        with _state_lock:
             if self.settled:
                 return False
-            self._result = response
-            self._exception = error
-            self._state = state
-            self._exchange = None
-            self.settled = True
+            watched = self._lock
+            if watched is None:
+                self._result = response
+                self._exception = error
+                self._state = state
+                self._exchange = None
+                self.settled = True
+        if watched is not None:  # somebody has begun to wait this very moment
+            return self._settle_watched(watched, state, response, error)
+        if self._sleepers is not None:
+            self._wake_sleepers()
+        return True
+
+    def _settle_watched(
+        self, lock: LockType, state: str, response: Response | None, error: BaseException | None
+    ) -> bool:
+        """Settle what ``wait`` or ``as_completed`` look at: what they have seen under its ``lock`` holds until then."""
+        with lock:
+            with _state_lock:
+                if self.settled:
+                    return False
+                self._result = response
+                self._exception = error
+                self._state = state
+                self._exchange = None
+                self.settled = True
             for waiter in self._stdlib_waiters or ():
                 if state is _CANCELLED:
                     waiter.add_cancelled(self)
@@ -211,9 +238,24 @@ class ResponseFuture(Future[Response]):
                     waiter.add_exception(self)
                 else:
                     waiter.add_result(self)
+        self._wake_sleepers()
+        return True
+
+    def _wake_sleepers(self) -> None:
         for sleeper in self._sleepers or ():
             sleeper.release()
-        return True
+
+    @property
+    def _condition(self) -> Any:  # noqa: ANN401  # no condition; see the module's docstring
+        """What ``concurrent.futures`` locks while it looks at the state and leaves a waiter."""
+        with _state_lock:
+            if self._lock is None:
+                self._lock = allocate_lock()
+            return self._lock
+
+    @_condition.setter
+    def _condition(self, lock: Any) -> None:  # noqa: ANN401  # nobody sets it, but it is declared as an attribute
+        self._lock = lock
 
     @property
     def _waiters(self) -> list[Any]:
@@ -248,7 +290,7 @@ class ResponseFuture(Future[Response]):
         """Sleep until settled; at the request's deadline and a grace, settle it here."""
         sleeper = allocate_lock()
         sleeper.acquire()
-        with self._condition:
+        with _state_lock:
             exchange = self._exchange
             if exchange is None:
                 return
@@ -266,7 +308,7 @@ class ResponseFuture(Future[Response]):
                     self._host.abandon(exchange)
                 return  # to look at the runtime takes time; the next request does
             if now >= end:
-                with self._condition:
+                with _state_lock:
                     if not self.settled:  # or it is being woken this very moment
                         self._sleepers.remove(sleeper)
                         raise TimeoutError
