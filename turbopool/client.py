@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, Unpack, cast, overload
+from typing import Any, Literal, Protocol, Self, Unpack, overload
 
 from turbopool.config import ClientOptions, Timeout
 from turbopool.config.options import check_count
@@ -83,6 +83,7 @@ class Client:
         self.settings = options
         self._disposed = False
         self._timeout: Any = float(options.request_timeout) if options.request_timeout else None
+        self._body_limit = options.max_buffered_body
         self._owner: Owner | None = None
         self._external = None if options.http_client is None else ExternalClient(options.http_client)
         if shared is None:
@@ -227,27 +228,21 @@ class Client:
     ) -> tuple[Exchange, ResponseFuture]:
         if self._disposed:
             self._refuse_disposed()
-        total, phases = self._limits(prepared.request, timeout)
-        exchange = Exchange(
-            prepared.request, prepared.url, prepared.key, prepared.wire, self._scope,
-            now=time.monotonic(), total=total, body_limit=self.settings.max_buffered_body, made_at=made_at,
-        )  # fmt: skip
-        exchange.may_lower = prepared.may_lower
+        request, url, key, wire, may_lower = prepared
+        total: Any = timeout
+        phases = None
+        if total is UNSET:
+            total = self._timeout if request.timeout is UNSET else request.timeout
+        if total is not None and (type(total) is not float or not total > 0.0):  # which nan is not
+            phases = Timeout.of(total)  # it refuses what is none
+            total = phases.total or None
+        exchange = Exchange(request, url, key, wire, self._scope, time.monotonic(), total, self._body_limit, made_at)
+        exchange.may_lower = may_lower
         if phases is not None:
             _set_phases(exchange, phases)
         if made_at is not None and exchange.read_timeout is None:
             exchange.read_timeout = total
         return exchange, ResponseFuture(exchange, self._runtime)
-
-    def _limits(self, request: Request, timeout: TimeoutTypes | Unset) -> tuple[float | None, Timeout | None]:
-        """Return the total, and the phases if there are any: the call's, else the request's, else the client's."""
-        chosen: object = timeout
-        if chosen is UNSET:
-            chosen = self._timeout if request.timeout is UNSET else request.timeout
-        if chosen is None or (type(chosen) is float and chosen > 0.0):  # which nan is not
-            return chosen, None
-        phases = Timeout.of(cast("TimeoutTypes", chosen))  # it refuses what is none
-        return phases.total or None, phases
 
     # -- the pool --------------------------------------------------------------------------------------------
 

@@ -101,6 +101,17 @@ class Request:
         return f"<Request {self.method} {_shown(self.url)}>"
 
 
+class Head(Protocol):
+    """The status line and the fields of a response, perhaps those of many: not to be changed."""
+
+    status: int
+    reason: bytes
+    fields: list[tuple[bytes, bytes]]
+    version: str
+    encodings: list[str] | None
+    """What the body is coded with; None if nobody has looked yet."""
+
+
 class BodySource(Protocol):
     """Where a streamed response takes its body from: the connection that still reads it."""
 
@@ -121,17 +132,13 @@ class Response:
     """
 
     __slots__ = (
-        "_consumed", "_content", "_elapsed", "_headers", "_limit", "_raw", "_raw_headers", "_reason", "_source", "_url",
-        "extensions", "http_version", "num_bytes_downloaded", "request", "status_code",
+        "_consumed", "_content", "_drawn", "_elapsed", "_extensions", "_head", "_headers", "_limit", "_raw", "_source",
+        "_url", "request", "status_code",
     )  # fmt: skip
 
-    def __init__(  # noqa: PLR0913  # built in one place, from as many facts
+    def __init__(  # noqa: PLR0913, PLR0917  # built in one place, from as many facts, once a request
         self,
-        *,
-        status_code: int,
-        reason: bytes,
-        headers: list[tuple[bytes, bytes]],
-        http_version: str,
+        head: Head,
         raw: bytes | None,
         source: BodySource | None,
         request: Request,
@@ -139,10 +146,8 @@ class Response:
         elapsed: float,
         limit: int,
     ) -> None:
-        self.status_code = status_code
-        self._reason = reason
-        self._raw_headers = headers
-        self.http_version = http_version
+        self.status_code = head.status
+        self._head = head
         self._raw = raw
         self._source = source
         self.request = request
@@ -151,20 +156,38 @@ class Response:
         self._limit = limit
         self._headers: Headers | None = None
         self._content: bytes | None = None
-        self._consumed = False
-        self.num_bytes_downloaded = 0 if raw is None else len(raw)
-        self.extensions: dict[str, object] = {}
+        self._extensions: dict[str, object] | None = None
+        if raw is None:
+            self._consumed = False
+            self._drawn = 0
 
     @property
     def reason_phrase(self) -> str:
         """The words after the status code, often empty."""
-        return self._reason.decode("latin-1")
+        return self._head.reason.decode("latin-1")
+
+    @property
+    def http_version(self) -> str:
+        """What the server answered in, such as ``HTTP/1.1``."""
+        return "HTTP/" + self._head.version
+
+    @property
+    def extensions(self) -> dict[str, object]:
+        """What else is known: ``trailers``, if there were any."""
+        if self._extensions is None:
+            self._extensions = {}
+        return self._extensions
+
+    @property
+    def num_bytes_downloaded(self) -> int:
+        """Bytes of the body that have come so far, as they came over the wire."""
+        return self._drawn if self._raw is None else len(self._raw)
 
     @property
     def headers(self) -> Headers:
         """The header fields: case-insensitive, several of one name kept."""
         if self._headers is None:
-            self._headers = Headers.from_raw(list(self._raw_headers))  # others may share these
+            self._headers = Headers.from_raw(list(self._head.fields))  # others may share these
         return self._headers
 
     @property
@@ -313,8 +336,12 @@ class Response:
             self._source.close()
 
     def _encodings(self) -> list[str]:
-        value = self.headers.get("content-encoding", "")
-        return [name for part in value.split(",") if (name := part.strip().lower()) and name != "identity"]
+        head = self._head
+        if head.encodings is None:
+            value = Headers.from_raw(head.fields).get("content-encoding", "")
+            names = [part.strip().lower() for part in value.split(",")]
+            head.encodings = [name for name in names if name and name != "identity"]
+        return head.encodings
 
     def _pieces(self) -> Iterator[bytes]:
         if self._raw is not None:
@@ -330,7 +357,7 @@ class Response:
         self._consumed = True
         try:
             while piece := source.read():
-                self.num_bytes_downloaded += len(piece)
+                self._drawn += len(piece)
                 yield piece
         finally:
             source.close()

@@ -20,6 +20,8 @@ from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import Channel, Dial, Dialer
 from turbopool.transport.landlord import Landlord, Lendable
 
+_FAILING = State.FAILING  # which to look up costs more than to compare
+
 
 class Owner(Landlord[Lendable], Protocol):
     """The manager, as far as dialing needs it."""
@@ -71,9 +73,7 @@ class Dialing:
     def is_hopeless(self) -> bool:
         """Whether a request that comes now fails at once: the attempts have ended, and no probe is due."""
         recovery = self._recovery
-        return (
-            recovery.state is State.FAILING and not self._ledger.is_live and not recovery.may_dial(self._dispatcher.now)
-        )
+        return recovery.state is _FAILING and not self._ledger.is_live and not recovery.may_dial(self._dispatcher.now)
 
     def refuse(self, lessee: Exchange) -> None:
         """Fail a request with what all the attempts failed with."""

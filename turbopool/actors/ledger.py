@@ -295,10 +295,11 @@ class Ledger(Books[C, D, W]):
     @property
     def wants_dial(self) -> bool:
         """Rule 3: whether another connection should be dialed now."""
+        dialing = len(self.dialing)
         return (
-            not self._held
-            and len(self.waiting) + len(self.returned) > len(self.dialing)
-            and len(self.members) + len(self.dialing) < self.limit
+            len(self.members) + dialing < self.limit
+            and not self._held
+            and len(self.waiting) + len(self.returned) > dialing
         )
 
     def carriers(self) -> list[C]:
@@ -319,12 +320,17 @@ class Ledger(Books[C, D, W]):
 
     def claim(self) -> C | None:
         """Claim the newest idle connection, unless somebody waits for it. Any thread."""
-        return None if self.is_wanted else self.grab()
+        if self.demand or self.waiting or self.returned:
+            return None
+        try:
+            return self.idle.popitem()[0]
+        except KeyError:
+            return None
 
     def put_back(self, connection: C) -> bool:
         """Make a claimed connection idle; return whether somebody waits, and must be told of it. Any thread."""
         self.idle[connection] = None
-        return self.is_wanted
+        return bool(self.demand or self.waiting or self.returned)
 
     def claimed(self) -> list[C]:
         """Return the connections that callers' threads have, or had a moment ago."""

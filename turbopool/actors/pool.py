@@ -21,6 +21,7 @@ from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import Dial
 from turbopool.transport.landlord import ConnectionSettings, Ending, Lendable
 
+_OPEN = State.OPEN  # which to look up costs more than to compare
 RETIRE_AFTER = 60.0
 """Seconds without connections and requests after which a manager retires, so that thousands of hosts stay bounded."""
 
@@ -91,7 +92,7 @@ class Pool:
     def is_shut(self) -> bool:
         """Whether callers may not help themselves to idle connections, nor put them back without a word. Any thread."""
         return (
-            self.recovery.state is not State.OPEN
+            self.recovery.state is not _OPEN
             or self.is_draining
             or self.quota.wanted_since != NEVER
             or not self.is_shared

@@ -28,7 +28,7 @@ def drive(pool: Pool, exchange: Exchange) -> bool:
     Return False if there is no such connection, or the request is not one to be sent in one go.
     """
     books = pool.ledger
-    if exchange.wire.whole is None or not isinstance(books, Ledger):
+    if not books.idle or exchange.wire.whole is None or not isinstance(books, Ledger):
         return False
     try:
         connection = _claim(pool, books, exchange)
@@ -48,7 +48,7 @@ def launch(pool: Pool, exchange: Exchange) -> bool:
     The dispatcher does if nobody has come for a few milliseconds. Return False as :func:`drive` does.
     """
     books = pool.ledger
-    if exchange.wire.whole is None or not isinstance(books, Ledger) or not exchange.in_memory:
+    if not books.idle or exchange.wire.whole is None or not isinstance(books, Ledger) or not exchange.in_memory:
         return False
     try:
         connection = _claim(pool, books, exchange)

@@ -55,6 +55,7 @@ from turbopool.transport.interfaces import READ, Channel, Dialer
 from turbopool.transport.landlord import Lendable
 from turbopool.transport.replay import ReplayBudget
 
+_OPEN, _FAILING = State.OPEN, State.FAILING  # which to look up costs more than to compare
 ARRIVALS = 256
 """How many who joined the demand are taken in at once, before descriptors get their turn."""
 AFLOAT = 0.005
@@ -313,7 +314,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         """Tell the recovery of an answer, if it is one that it waits for; return whether it was."""
         recovery = self._recovery
         is_first = bool(recovery.unproven) and connection in recovery.unproven
-        is_news = (is_first or recovery.state is not State.OPEN) and connection.has_answered
+        is_news = (is_first or recovery.state is not _OPEN) and connection.has_answered
         if is_news:
             recovery.answered(connection)
         return is_news
@@ -352,7 +353,7 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def _may_return(self, lessee: Exchange) -> bool:
         """Count a replay, if the server can be reached and the budget for those that may do harm allows it."""
-        if self._recovery.state is State.FAILING and not self._ledger.is_live:
+        if self._recovery.state is _FAILING and not self._ledger.is_live:
             return False
         is_risky = lessee.needs_fresh and lessee.resent  # a misdirected one needs a fresh connection, and is none
         if is_risky and not self._budget.spend(self._dispatcher.now, self._pool.requests + self._pool.by_callers()[0]):

@@ -325,7 +325,7 @@ class Http1Connection:
         parser = self._parser
         head = parser.head
         assert head is not None  # noqa: S101  # a complete response has one
-        response = exchange.respond(head, raw=parser.body, source=None, now=now)
+        response = exchange.respond(head, parser.body, None, now)
         parser.pieces = []  # an idle connection keeps no body
         if parser.trailers:
             response.extensions["trailers"] = parser.trailers

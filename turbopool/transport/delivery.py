@@ -41,7 +41,7 @@ def begin(
     )
     exchange.deadline = NEVER
     reader = Reader(stream, exchange.made_at or "?")
-    response = exchange.respond(head, raw=None, source=reader, now=reactor.now)
+    response = exchange.respond(head, None, reader, reactor.now)
     stream.extensions = response.extensions
     if exchange.begin(response):
         return stream

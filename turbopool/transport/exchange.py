@@ -112,14 +112,13 @@ class Exchange:
         "replays", "request", "resent", "sent", "tally", "url", "wire", "write_timeout",
     )  # fmt: skip
 
-    def __init__(  # noqa: PLR0913  # built in one place, by the client
+    def __init__(  # noqa: PLR0913, PLR0917  # built in one place, by the client, once a request
         self,
         request: Request,
         url: str,
         key: PoolKey,
         wire: WireRequest,
         owner: object,
-        *,
         now: float,
         total: float | None,
         body_limit: int,
@@ -220,20 +219,9 @@ class Exchange:
         error.__cause__ = cause
         self.fail(error)
 
-    def respond(self, head: ResponseHead, *, raw: bytes | None, source: BodySource | None, now: float) -> Response:
+    def respond(self, head: ResponseHead, raw: bytes | None, source: BodySource | None, now: float) -> Response:
         """Build the response."""
-        return Response(
-            status_code=head.status,
-            reason=head.reason,
-            headers=head.fields,
-            http_version="HTTP/" + head.version,
-            raw=raw,
-            source=source,
-            request=self.request,
-            url=self.url,
-            elapsed=now - self.asked_at,
-            limit=self.body_limit,
-        )
+        return Response(head, raw, source, self.request, self.url, now - self.asked_at, self.body_limit)
 
     def begin(self, response: Response) -> bool:
         """Complete with a streamed response, and let go of it: its caller may drop it before its end."""

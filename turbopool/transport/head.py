@@ -26,9 +26,10 @@ class ResponseHead:
         length: bytes of the body; None if only its end tells.
         chunked: whether the body is in chunks.
         idle_hint: seconds from ``Keep-Alive: timeout=``, or None.
+        encodings: what the body is coded with, noted by the first who looks.
     """
 
-    __slots__ = ("chunked", "fields", "idle_hint", "keep_alive", "length", "reason", "status", "version")
+    __slots__ = ("chunked", "encodings", "fields", "idle_hint", "keep_alive", "length", "reason", "status", "version")
 
     def __init__(self, status: int, reason: bytes, fields: list[Field], version: str) -> None:
         self.status = status
@@ -39,3 +40,4 @@ class ResponseHead:
         self.length: int | None = None
         self.chunked = False
         self.idle_hint: float | None = None
+        self.encodings: list[str] | None = None

@@ -38,6 +38,9 @@ class _Phase(Enum):
     DONE = auto()
 
 
+_HEAD, _DONE = _Phase.HEAD, _Phase.DONE  # which to look up costs more than to compare
+
+
 class ResponseParser:
     """Parses one response after the other from one connection.
 
@@ -99,7 +102,7 @@ class ResponseParser:
         """Expect the response to a request of this method; a body kept ``in_memory`` is bounded."""
         self._method = method
         self._in_memory = in_memory
-        self._phase = _Phase.HEAD
+        self._phase = _HEAD
         self.started = self.complete = self.leftover = False
         self.head: ResponseHead | None = None
         self.pieces: list[bytes] = []
@@ -130,7 +133,7 @@ class ResponseParser:
             LimitExceeded: they are more than a limit allows.
         """
         data: bytes = arrived  # type: ignore[assignment]  # while there is no room, which only sized bodies have
-        if self._phase is _Phase.HEAD:
+        if self._phase is _HEAD:
             known = self._known_head
             if known is not None and not self.started and data.startswith(self._known) and self._method != "HEAD":
                 # The very bytes of the last head mean the same again: most servers repeat theirs within a second.
@@ -316,7 +319,7 @@ class ResponseParser:
         self.pieces.append(data)
 
     def _finish(self) -> None:
-        self._phase = _Phase.DONE
+        self._phase = _DONE
         self.complete = True
 
     @staticmethod

@@ -178,7 +178,7 @@ class Http2Stream:
             self._collect()
             return
         raw = state.pieces[0] if len(state.pieces) == 1 else b"".join(state.pieces)
-        response = self.exchange.respond(state.head, raw=raw, source=None, now=link.reactor.now)
+        response = self.exchange.respond(state.head, raw, None, link.reactor.now)
         state.pieces.clear()
         if state.trailers:
             response.extensions["trailers"] = state.trailers
