@@ -20,6 +20,7 @@ from tests.servers.raw import RawServer, always
 from tests.servers.wire import chunked, respond
 from tests.waiting import eventually
 from turbopool import Client, PoolFull
+from turbopool.actors.pool import TLS_CALLERS
 
 OK = b"HTTP/1.1 200 OK\r\n"
 LARGE = bytes(range(256)) * 4096
@@ -175,6 +176,32 @@ def test_connections_that_were_made_ahead_serve_callers_as_any_other() -> None:
             assert client.get("/x").content == NEXT
         assert {request.connection for request in server.requests} == {0, 1}
         assert_balanced(client, server, connections=2)
+
+
+def test_of_a_crowd_over_tls_the_first_drive_and_the_others_leave_it_to_the_dispatcher(
+    scheme: Authority | None,
+) -> None:
+    """BEH-P44: in clear everybody drives who finds a connection idle."""
+    gate, most = Gate(respond(NEXT)), 6
+    context, verify = (None, True) if scheme is None else (scheme.server_context(), scheme.ca_file)
+    with (
+        RawServer(gate, ssl_context=context) as server,
+        Client(base_url=server.url, max_conns_per_host=most, verify=verify) as client,
+        ThreadPoolExecutor(most) as threads,
+    ):
+        client.get("/fast")
+        client.warm_up(server.url, most)
+        eventually(lambda: client.stats().idle == most)
+        with held_dispatcher():
+            calls = []
+            for n in range(most):
+                calls.append(threads.submit([send, send_async][n % 2], client, "GET", "/x"))
+                eventually(lambda n=n: len(server.requests) + client.stats().waiting == n + 2)  # type: ignore[misc]
+            assert len(server.requests) - 1 == (most if scheme is None else TLS_CALLERS)
+        server.wait_for_requests(most + 1)
+        gate.opened.set()
+        assert [call.result(30).content for call in calls] == [NEXT] * most
+        assert_balanced(client, server, connections=most)
 
 
 # -- what does not fit, and what ends the connection -----------------------------------------------------------

@@ -22,6 +22,9 @@ from turbopool.transport.interfaces import Dial
 from turbopool.transport.landlord import ConnectionSettings, Ending, Lendable
 
 _OPEN = State.OPEN  # which to look up costs more than to compare
+TLS_CALLERS = 3
+"""Connections of one key that may be busy over TLS for a caller's thread to drive another by itself: each of OpenSSL's
+calls lets go of the interpreter, so a crowd of callers waits for one another longer than for the dispatcher."""
 RETIRE_AFTER = 60.0
 """Seconds without connections and requests after which a manager retires, so that thousands of hosts stay bounded."""
 
@@ -60,6 +63,8 @@ class Pool:
     """The bounds over all keys."""
     is_shared: bool = False
     """Whether callers' threads may drive connections on this platform."""
+    crowd: int = field(init=False)
+    """How many connections may be busy for a caller's thread to take another by itself."""
     is_draining: bool = False
     """Whether its manager ends."""
     early: deque[Exchange] = field(default_factory=deque)
@@ -82,6 +87,7 @@ class Pool:
 
     def __post_init__(self) -> None:
         self.ledger = self._new_ledger()
+        self.crowd = TLS_CALLERS if self.key.scheme == "https" else self.settings.limit
         self.recovery = Recovery(self.settings.reconnect)
 
     @property

@@ -25,10 +25,11 @@ clock = SystemClock.now
 def drive(pool: Pool, exchange: Exchange) -> bool:
     """Run a request in the calling thread, over an idle connection; its future has the outcome then, or will have it.
 
-    Return False if there is no such connection, or the request is not one to be sent in one go.
+    Return False if there is no such connection, too many are busy already, or the request is not one to be sent in one
+    go.
     """
     books = pool.ledger
-    if not books.idle or exchange.wire.whole is None or not isinstance(books, Ledger):
+    if not books.idle or exchange.wire.whole is None or not isinstance(books, Ledger) or books.busy >= pool.crowd:
         return False
     try:
         connection = _claim(pool, books, exchange)
@@ -48,7 +49,9 @@ def launch(pool: Pool, exchange: Exchange) -> bool:
     The dispatcher does if nobody has come for a few milliseconds. Return False as :func:`drive` does.
     """
     books = pool.ledger
-    if not books.idle or exchange.wire.whole is None or not isinstance(books, Ledger) or not exchange.in_memory:
+    if not books.idle or exchange.wire.whole is None or not isinstance(books, Ledger) or books.busy >= pool.crowd:
+        return False
+    if not exchange.in_memory:
         return False
     try:
         connection = _claim(pool, books, exchange)
