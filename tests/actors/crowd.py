@@ -17,7 +17,7 @@ from tests.actors.scheduler import Schedule, Scheduler
 from tests.actors.stage import KEY, Bug, Stage
 from tests.actors.world import REQUEST
 from tests.servers.wire import respond
-from turbopool.actors import base, ledger, pool, refusals, shelf, tcp_manager
+from turbopool.actors import base, claims, ledger, pool, refusals, shelf, tcp_manager
 from turbopool.actors.base import tell
 from turbopool.actors.messages import AbandonAll, Dispose, EvictIdle, Lease
 from turbopool.clock import NEVER, SystemClock
@@ -26,8 +26,8 @@ from turbopool.transport import claimable
 from turbopool.transport.interfaces import END_EDGE
 from turbopool.transport.memory import MemoryChannel, MemoryDial
 
-MODULES = (shelf, ledger, claimable, tcp_manager, pool, base)
-PATROLS = 2 * (tcp_manager.PATROL + tcp_manager.AGAIN)
+MODULES = (shelf, ledger, claimable, claims, tcp_manager, pool, base)
+PATROLS = 2 * (claims.PATROL + claims.AGAIN)
 """Seconds within which everything a killed thread left behind is found."""
 _AFLOAT = 1.0
 """Seconds within which the dispatcher goes on with what was launched, and is longer than all that it waits for then."""

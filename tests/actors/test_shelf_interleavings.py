@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from tests.actors.crowd import Crowd, Plan
 from tests.actors.scheduler import Schedule
 from tests.actors.stage import KEY, Stage
+from turbopool.actors.claims import AGAIN
 from turbopool.actors.ledger import Ledger
 from turbopool.actors.messages import EvictIdle
-from turbopool.actors.tcp_manager import AGAIN
 
 Switches = list[tuple[int, int]]
 KINDS = ("send", "post", "async", "engage", "leave")

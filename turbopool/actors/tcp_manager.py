@@ -13,6 +13,7 @@ import pykka
 
 from turbopool.actors import refusals
 from turbopool.actors.base import DispatchedActor, leave, tell
+from turbopool.actors.claims import Claims
 from turbopool.actors.dialing import Dialing
 from turbopool.actors.dispatcher import Dispatcher
 from turbopool.actors.ledger import Ledger
@@ -47,23 +48,16 @@ from turbopool.actors.pool import Pool
 from turbopool.actors.quota import Quota
 from turbopool.actors.recovery import State
 from turbopool.actors.room import Room
-from turbopool.clock import NEVER
 from turbopool.errors import TurboPoolError
 from turbopool.transport.claimable import ClaimableConnection
 from turbopool.transport.exchange import Exchange
-from turbopool.transport.interfaces import READ, Channel, Dialer
+from turbopool.transport.interfaces import Channel, Dialer
 from turbopool.transport.landlord import Lendable
 from turbopool.transport.replay import ReplayBudget
 
 _OPEN, _FAILING = State.OPEN, State.FAILING  # which to look up costs more than to compare
 ARRIVALS = 256
 """How many who joined the demand are taken in at once, before descriptors get their turn."""
-AFLOAT = 0.005
-"""Seconds for which a launched request is left to whoever waits for it; then the dispatcher takes it over."""
-AGAIN = 2.0
-"""Seconds until the second look at what nobody seems to use."""
-PATROL = 60.0
-"""Seconds between two looks at what callers' threads have claimed: one that was killed leaves its connection behind."""
 
 
 class TcpConnectionManagerActor(DispatchedActor):
@@ -88,18 +82,16 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._supervisor = supervisor
         self._room = Room(quota, pool, dispatcher, self._tell_supervisor)
         self._dialing = Dialing(self, pool, dispatcher, dialer, self._room)
+        self._claims = Claims(pool, dispatcher, self._drop, self.crash)
         pool.quota = quota
         pool.is_shared = dispatcher.can_share
         pool.is_draining = False
         self._arriving: Exchange | None = None
-        self._suspects: dict[Lendable, tuple[int, float]] = {}
-        """What was claimed at the last patrol and nobody may be using: its generation, and when it is taken back."""
         self._ending: refusals.Ending = refusals.stopped
         """What those are told whom its end meets; as long as nobody ordered it, it would come from outside."""
         self._budget = ReplayBudget(dispatcher.now)
         self._eviction = dispatcher.timer(lambda: self.on_receive(EvictIdle()), self.crash)
         self._expiry = dispatcher.timer(lambda: self.on_receive(ExpireWaiters()), self.crash)
-        self._sweeping = dispatcher.timer(self._on_sweep, self.crash)
         self._retirement = dispatcher.timer(self._retire, self.crash)
 
     def on_start(self) -> None:
@@ -119,11 +111,11 @@ class TcpConnectionManagerActor(DispatchedActor):
             case Shelved():
                 self._on_shelved()
             case Launched():
-                self._on_launched()
+                self._claims.launched()
             case BackUp():
                 message.connection.back_up(message.lessee)
             case TakeOver():
-                self._on_take_over(message)
+                self._claims.take_over(message.connection, message.lessee)
             case Release():
                 self._on_release(message)
             case Abandon():
@@ -174,7 +166,7 @@ class TcpConnectionManagerActor(DispatchedActor):
             ledger.is_told = True
             tell(self.actor_ref, Joined())
         if ledger.queued and self._pool.afloat:  # their connections are wanted
-            self._sweep(NEVER)
+            self._claims.sweep()
         self._serve_shelf()
 
     def _on_lease(self, lessee: Exchange) -> None:
@@ -217,49 +209,14 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def _on_release(self, message: Release) -> None:
         connection = message.connection
-        if isinstance(connection, ClaimableConnection) and connection.claimed:
-            if connection.exchange is not message.lessee:
-                return
-            connection.returned()
-            known = self._ledger.has_lent(connection, message.lessee)  # else a predecessor's, which crashed
-            if not known or (message.reusable and not connection.attend(READ)):
-                connection.close()
-        self.on_released(connection, message.lessee, reusable=message.reusable)
-
-    def _on_take_over(self, message: TakeOver) -> None:
-        connection, lessee = message.connection, message.lessee
-        if connection.claimed and connection.exchange is lessee:
-            self._carry_on(connection, lessee)
-
-    def _carry_on(self, connection: ClaimableConnection, lessee: Exchange) -> None:
-        if isinstance(self._ledger, Ledger) and self._ledger.enter(connection, lessee):
-            connection.take_over(lessee)
-        else:  # a predecessor's, which crashed and failed the request
-            connection.close()
-
-    def _on_launched(self) -> None:
-        self._sweeping.arm(self._dispatcher.now + AFLOAT)
-
-    def _on_sweep(self) -> None:
-        """Take over what was launched a while ago, and nobody has come to receive; look again if there is more."""
-        pool = self._pool
-        self._sweep(self._dispatcher.now - AFLOAT)
-        pool.is_swept = False
-        if pool.afloat:  # some may have come before that
-            pool.is_swept = True
-            self._sweeping.arm(self._dispatcher.now + AFLOAT)
-
-    def _sweep(self, until: float) -> None:
-        afloat = self._pool.afloat
-        while afloat and afloat[0].asked_at <= until:
-            self._land(afloat.popleft())
-
-    def _land(self, lessee: Exchange) -> None:
-        """Take over a launched request that nobody receives."""
-        raft = lessee.unmoor()
-        if raft is not None:
-            _, connection = raft
-            self._carry_on(connection, lessee)
+        lessee, reusable = message.lessee, message.reusable
+        if (
+            isinstance(connection, ClaimableConnection)
+            and connection.claimed
+            and not self._claims.hand_in(connection, lessee, reusable=reusable)
+        ):
+            return
+        self.on_released(connection, lessee, reusable=reusable)
 
     def _on_shelved(self) -> None:
         """Look at what callers have put back."""
@@ -454,14 +411,14 @@ class TcpConnectionManagerActor(DispatchedActor):
             tell(self._supervisor, Abandon(lessee))
             return
         self._pool.cancelled += 1
-        self._land(lessee)
+        self._claims.land(lessee)
         if not self._ledger.withdraw(lessee) and lessee.connection is not None:
             lessee.connection.abort()
         self._end_if_empty()
 
     def _on_abandon_all(self, owner: object) -> None:
         ledger = self._ledger
-        self._sweep(NEVER)
+        self._claims.sweep()
         carried = [lessee for one in ledger.claimed() if (lessee := one.exchange) is not None]
         for lessee in [*ledger.returned, *ledger.waiting, *ledger.demand.copy(), *ledger.lessees(), *carried]:
             if lessee.owner is owner and lessee.completion.cancel_now():
@@ -488,38 +445,12 @@ class TcpConnectionManagerActor(DispatchedActor):
                 self._drop(connection)
             else:
                 ledger.idle[connection] = None
-        self._patrol(now)
-        due = min((one.idle_until for one in list(ledger.idle)), default=NEVER)
-        if self._suspects or (ledger.connections and self._dispatcher.can_share):
-            due = min(due, now + (AGAIN if self._suspects else PATROL))
+        self._claims.patrol(now)
+        due = min([self._claims.next_patrol(now), *(one.idle_until for one in list(ledger.idle))])
         self._eviction.arm(due)
         self._pool.looks_at = due
         self._on_joined()  # whoever was to tell of that may have been killed
         self.on_vacancy()
-
-    def _patrol(self, now: float) -> None:
-        """Take back what a killed thread has left behind: still claimed at the second look, and nobody's."""
-        self._sweep(now - AFLOAT)
-        forgotten: dict[Lendable, tuple[int, float]] = {}
-        orphans = self._pool.orphans
-        for orphan in [one for one in orphans if one.is_closed]:
-            del orphans[orphan]
-        for connection in [one for one in [*self._ledger.claimed(), *orphans] if one.is_forgotten(now)]:
-            generation, due = self._suspects.get(connection, (connection.driven, now + AGAIN))
-            if generation != connection.driven:
-                generation, due = connection.driven, now + AGAIN
-            if now < due:
-                forgotten[connection] = generation, due
-                continue
-            connection.is_hung_up = True  # first: a thread that goes on after all does not put it back
-            lessee = connection.returned()
-            if lessee is not None:
-                lessee.completion.cancel_now()
-            if connection in orphans:
-                connection.close()
-            else:
-                self._drop(connection)
-        self._suspects = forgotten
 
     def _on_evict_one(self, connection: Lendable) -> None:
         if self._ledger.take(connection):
@@ -534,7 +465,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._ending = refusals.disposed
         self._serve_shelf()  # word of what was put back may be under way
         self._drop_idle()
-        self._sweep(NEVER)
+        self._claims.sweep()
         for connection in self._ledger.carriers():
             connection.drain()
         if queued == "fail":
@@ -552,15 +483,13 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._pool.is_draining = True
         self._fail_queue()
         self._dialing.cancel()
-        self._sweep(NEVER)
+        self._claims.sweep()
         for connection in self._ledger.carriers():
             connection.kill(lambda sent: self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=sent))
             self._drop(connection)
         self._drop_idle()
-        for connection in self._ledger.claimed():  # whoever has it wakes up and hands it back
-            connection.revoke(lambda sent: self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=sent))
-            self._suspects[connection] = connection.driven, self._dispatcher.now + AGAIN
-            self._look_at(self._dispatcher.now + AGAIN)
+        if self._claims.revoke(lambda sent: self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=sent)):
+            self._look_at(self._claims.next_patrol(self._dispatcher.now))
 
     def _drop_idle(self) -> None:
         while (connection := self._ledger.grab()) is not None:
@@ -629,5 +558,5 @@ class TcpConnectionManagerActor(DispatchedActor):
         tell(self._supervisor, message)  # if it stopped first, there is nobody to tell
 
     def _close_timers(self) -> None:
-        for timer in (self._eviction, self._expiry, self._dialing, self._retirement, self._sweeping):
+        for timer in (self._eviction, self._expiry, self._dialing, self._retirement, self._claims):
             timer.close()

@@ -1,0 +1,149 @@
+"""What callers' threads have claimed of one key's connections, as its manager sees it.
+
+Callers help themselves (:mod:`turbopool.actors.shelf`) and mostly put back without a word. What the manager does about
+it: it goes on where a caller stopped, takes over what was launched and nobody has come to receive, and takes back what
+a killed thread left behind. Thread: the dispatcher's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from turbopool.actors.dispatcher import Dispatcher
+from turbopool.actors.ledger import Ledger
+from turbopool.actors.pool import Pool
+from turbopool.clock import NEVER
+from turbopool.transport.claimable import ClaimableConnection
+from turbopool.transport.exchange import Exchange
+from turbopool.transport.interfaces import READ
+from turbopool.transport.landlord import Ending, Lendable
+
+AFLOAT = 0.005
+"""Seconds for which a launched request is left to whoever waits for it; then the dispatcher takes it over."""
+AGAIN = 2.0
+"""Seconds until the second look at what nobody seems to use."""
+PATROL = 60.0
+"""Seconds between two looks at what callers' threads have claimed: one that was killed leaves its connection behind."""
+
+
+class Claims:
+    """The claimed connections of one key.
+
+    Args:
+        pool: whose they are.
+        dispatcher: whose thread it runs on.
+        drop: closes a connection and strikes it out.
+        on_crash: told of a bug.
+    """
+
+    __slots__ = ("_dispatcher", "_drop", "_ledger", "_pool", "_suspects", "_sweeping")
+
+    def __init__(
+        self,
+        pool: Pool,
+        dispatcher: Dispatcher,
+        drop: Callable[[Lendable], None],
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        self._pool = pool
+        self._ledger = pool.ledger
+        self._dispatcher = dispatcher
+        self._drop = drop
+        self._sweeping = dispatcher.timer(self._on_sweep, on_crash)
+        self._suspects: dict[Lendable, tuple[int, float]] = {}
+        """What was claimed at the last patrol and nobody may be using: its generation, and when it is taken back."""
+
+    def close(self) -> None:
+        """Look at nothing any more."""
+        self._sweeping.close()
+
+    # -- handed in by callers --------------------------------------------------------------------------------
+
+    def hand_in(self, connection: ClaimableConnection, lessee: Exchange, *, reusable: bool) -> bool:
+        """Take a connection back that carries nothing; return False if another has it by now."""
+        if connection.exchange is not lessee:
+            return False
+        connection.returned()
+        known = self._ledger.has_lent(connection, lessee)  # else a predecessor's, which crashed
+        if not known or (reusable and not connection.attend(READ)):
+            connection.close()
+        return True
+
+    def take_over(self, connection: ClaimableConnection, lessee: Exchange) -> None:
+        """Go on with a request where its caller stopped, unless that is past."""
+        if connection.claimed and connection.exchange is lessee:
+            self._carry_on(connection, lessee)
+
+    def _carry_on(self, connection: ClaimableConnection, lessee: Exchange) -> None:
+        if isinstance(self._ledger, Ledger) and self._ledger.enter(connection, lessee):
+            connection.take_over(lessee)
+        else:  # a predecessor's, which crashed and failed the request
+            connection.close()
+
+    # -- launched by callers ---------------------------------------------------------------------------------
+
+    def launched(self) -> None:
+        """Look in a moment whether somebody has come to receive what was launched."""
+        self._sweeping.arm(self._dispatcher.now + AFLOAT)
+
+    def sweep(self, until: float = NEVER) -> None:
+        """Take over what was launched before ``until`` and nobody receives."""
+        afloat = self._pool.afloat
+        while afloat and afloat[0].asked_at <= until:
+            self.land(afloat.popleft())
+
+    def land(self, lessee: Exchange) -> None:
+        """Take over this request, if it was launched and nobody receives it."""
+        raft = lessee.unmoor()
+        if raft is not None:
+            _, connection = raft
+            self._carry_on(connection, lessee)
+
+    def _on_sweep(self) -> None:
+        """Take over what was launched a while ago; look again if there is more."""
+        pool = self._pool
+        self.sweep(self._dispatcher.now - AFLOAT)
+        pool.is_swept = False
+        if pool.afloat:  # some may have come before that
+            pool.is_swept = True
+            self.launched()
+
+    # -- left behind by callers ------------------------------------------------------------------------------
+
+    def patrol(self, now: float) -> None:
+        """Take back what a killed thread has left behind: still claimed at the second look, and nobody's."""
+        self.sweep(now - AFLOAT)
+        forgotten: dict[Lendable, tuple[int, float]] = {}
+        orphans = self._pool.orphans
+        for orphan in [one for one in orphans if one.is_closed]:
+            del orphans[orphan]
+        for connection in [one for one in [*self._ledger.claimed(), *orphans] if one.is_forgotten(now)]:
+            generation, due = self._suspects.get(connection, (connection.driven, now + AGAIN))
+            if generation != connection.driven:
+                generation, due = connection.driven, now + AGAIN
+            if now < due:
+                forgotten[connection] = generation, due
+                continue
+            connection.is_hung_up = True  # first: a thread that goes on after all does not put it back
+            lessee = connection.returned()
+            if lessee is not None:
+                lessee.completion.cancel_now()
+            if connection in orphans:
+                connection.close()
+            else:
+                self._drop(connection)
+        self._suspects = forgotten
+
+    def next_patrol(self, now: float) -> float:
+        """When the next one is due; NEVER if there is nothing to look at."""
+        if self._suspects:
+            return now + AGAIN
+        return now + PATROL if self._ledger.connections and self._dispatcher.can_share else NEVER
+
+    def revoke(self, ending: Ending) -> bool:
+        """Fail all requests that callers drive, who wake up and hand their connections in; return whether any does."""
+        claimed = self._ledger.claimed()
+        for connection in claimed:
+            connection.revoke(ending)
+            self._suspects[connection] = connection.driven, self._dispatcher.now + AGAIN
+        return bool(claimed)
