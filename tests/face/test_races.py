@@ -6,17 +6,18 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed
+from concurrent.futures import CancelledError, ThreadPoolExecutor, as_completed, wait
 from contextlib import ExitStack
+from unittest.mock import Mock
 
 import pytest
 from tenacity import stop_never, wait_fixed
 
-from tests.face.handlers import Echoed, Gate, echo, silent
+from tests.face.handlers import AnyForm, Echoed, Gate, echo, silent
 from tests.servers.connection import Conn
 from tests.servers.raw import RawServer, always
 from tests.servers.wire import RawRequest, respond
-from tests.waiting import eventually
+from tests.waiting import PATIENCE, eventually
 from turbopool import (
     Client,
     ClientDisposed,
@@ -92,6 +93,43 @@ def test_a_future_that_is_cancelled_while_it_ends_is_heard_of_once(server: RawSe
         assert set(calls.values()) == {1}
         assert Echoed.of(client.get("/after")).target == "/after"
         assert_at_rest(client, server)
+
+
+def test_who_begins_to_wait_in_the_very_moment_of_the_end_hears_of_it_once() -> None:
+    """BEH-C2: the standard library looks at the state and leaves a waiter under a lock that is made just then."""
+    never_launched: AnyForm = Mock(raft=[])
+    futures = [ResponseFuture(never_launched, Mock()) for _ in range(2_000)]
+    response: AnyForm = object()
+    barriers = [threading.Barrier(3) for _ in futures]
+
+    def work(n: int) -> int:
+        heard = 0
+        for future, barrier in zip(futures, barriers, strict=True):
+            barrier.wait(PATIENCE)
+            if n == 0:
+                heard += future.succeed(response)
+            elif n == 1:
+                heard += len(wait([future], PATIENCE).done)
+            else:
+                heard += len(list(as_completed([future, future], PATIENCE)))
+        return heard
+
+    assert together(3, work) == [len(futures)] * 3
+
+
+def test_what_was_seen_under_the_lock_holds_until_it_is_let_go() -> None:
+    """BEH-C2: who waits for several futures looks at all of them before it leaves a waiter with each."""
+    never_launched: AnyForm = Mock(raft=[])
+    future = ResponseFuture(never_launched, Mock())
+    response: AnyForm = object()
+    settling = threading.Thread(target=future.succeed, args=(response,))
+    with future._condition:  # noqa: SLF001  # as the standard library does
+        settling.start()
+        settling.join(0.05)
+        assert not future.settled
+        assert settling.is_alive()
+    settling.join(PATIENCE)
+    assert future.result(0) is response
 
 
 def test_cancelling_everything_again_and_again_loses_nothing() -> None:
