@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chart import bars, lines
-from goals import GOALS, SPEED_GOALS, Cell, Goal
+from goals import GOALS, ONE_CORE_GOALS, SPEED_GOALS, Cell, Goal
 from scenarios import OURS, Scenario, threads
 from tables import (
     Figures,
@@ -63,6 +63,15 @@ What the microseconds of a request are spent on: [profile.md](profile.md), by `m
 """
 
 
+ONE_CORE_METHOD = """Only one thread at a time runs Python. With cores to choose from, the scheduler wakes each thread
+where it finds one idle, and the interpreter's lock is handed from core to core, which here costs more than a request
+does. A process that is kept on one core (`taskset -c 1 python service.py`, or `os.sched_setaffinity(0, {1})`) is spared
+that. turbopool never does this by itself: it would be for all that the process does. Beside it is the best of the
+others, on one core or on all of them, whatever is better for them; the server is always free to run anywhere.
+
+"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Run:
     """What was measured, and how."""
@@ -95,6 +104,7 @@ def write(folder: Path, run: Run) -> str:
         METHOD.format(command=run.command, rounds=run.rounds, seconds=run.seconds),
         "## The machine\n\n" + "\n".join(f"- {fact}" for fact in run.facts),
         goals("Goals: beside the fastest clients", SPEED_GOALS, run),
+        goals("The same goals, the client's process kept on one core", ONE_CORE_GOALS, run, ONE_CORE_METHOD),
         "## Requests per second\n\n![requests per second](performance.svg)",
         *(peers_table(scenario, run.figures) for scenario in rated),
         *(memory_table(scenario, run.figures) for scenario in run.of(memory=True)),
@@ -112,6 +122,7 @@ def write(folder: Path, run: Run) -> str:
             if (value := middle(run.figures, Cell(scenario.name, peer))) is not None
         }
         for scenario in rated
+        if not scenario.one_core
     }
     (folder / "performance.svg").write_text(bars("requests per second (median)", charted, ours=US))
     kept = {"command": run.command, "facts": run.facts, "figures": run.figures, "failures": run.failures}
@@ -120,7 +131,7 @@ def write(folder: Path, run: Run) -> str:
     return f"{text}\n\n{chart}\n\nwritten to {folder}: performance.md, performance.svg, figures.json"
 
 
-def goals(title: str, wanted: Sequence[Goal], run: Run) -> str:
+def goals(title: str, wanted: Sequence[Goal], run: Run, words: str = "") -> str:
     """Tabulate goals: judged by the median ratio; CPU time is steadier on a busy machine."""
     rows, names = [], {(scenario.name, peer) for scenario in run.scenarios for peer in scenario.peers}
     for goal in wanted:
@@ -140,7 +151,7 @@ def goals(title: str, wanted: Sequence[Goal], run: Run) -> str:
             ]
         )
     header = ["scenario", "against", "ratio", "goal", "second goal", "", "the same by CPU time"]
-    return f"## {title}\n\n{table(header, rows)}" if rows else ""
+    return f"## {title}\n\n{words}{table(header, rows)}" if rows else ""
 
 
 def peers_table(scenario: Scenario, figures: Figures) -> str:

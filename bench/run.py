@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from environments import APART, prepare
-from goals import SHOWN_WITH_THEM, SPEED_GOALS
+from goals import ONE_CORE_GOALS, SHOWN_WITH_THEM, SPEED_GOALS
 from machine import facts
 from report import Run, write
-from scenarios import SCENARIOS, Scenario, needed
+from scenarios import SCENARIOS, Scenario, base, needed
 from server import Server, accepted, servers
 from target import Target
 
@@ -75,6 +75,7 @@ class Bench:
         command += [target.as_text(), "--seconds", str(seconds)]
         command += ["--http2"] * (scenario.http2 is not None)
         command += ["--no-collector"] * (not scenario.collector)
+        command += ["--one-core"] * scenario.one_core
         before = accepted(server.port)
         try:
             done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=seconds + GRACE)
@@ -91,11 +92,6 @@ class Bench:
         if failed := result.pop("failed", []):
             self.failures.append((peer, scenario.title, f"{len(failed)} requests failed, first with {failed[0]}"))
         return result
-
-
-def base(peer: str) -> str:
-    """Return the name of the package that a peer is a use of."""
-    return peer.partition("-")[0]
 
 
 def seen(result: dict[str, Any] | None) -> str:
@@ -129,7 +125,7 @@ def target_of(scenario: Scenario, peer: str, server: Server) -> Target:
 
 def chosen(arguments: argparse.Namespace) -> list[Scenario]:
     """Return the scenarios that the arguments ask for, with the peers that they ask for."""
-    cells = [(cell.scenario, cell.peer) for goal in SPEED_GOALS for cell in goal.cells]
+    cells = [(cell.scenario, cell.peer) for goal in (*SPEED_GOALS, *ONE_CORE_GOALS) for cell in goal.cells]
     cells += [(cell.scenario, cell.peer) for cell in SHOWN_WITH_THEM]
     scenarios = needed(cells) if arguments.goals else list(SCENARIOS)
     names = frozenset(arguments.peers.split(",")) if arguments.peers else frozenset()

@@ -68,6 +68,8 @@ class Scenario:
     """Of the seconds that a cell takes."""
     collector: bool = True
     """Whether Python's cyclic garbage collector runs, which walks over every request that waits."""
+    one_core: bool = False
+    """Whether the client's process is kept on one core; the server is not."""
 
 
 def itself(name: str, title: str, kind: str, concurrency: int, **more: Any) -> Scenario:
@@ -138,12 +140,17 @@ def memory() -> Iterator[Scenario]:
     )
 
 
+def base(peer: str) -> str:
+    """Return the name of the package that a peer is a use of."""
+    return peer.partition("-")[0]
+
+
 def threads(n: int) -> str:
     """Word how many."""
     return f"{n} thread{'s' * (n > 1)}"
 
 
-SCENARIOS = (
+EVERYWHERE = (
     *(
         Scenario(
             name=f"threads-{n}",
@@ -201,6 +208,21 @@ SCENARIOS = (
     ),
     *memory(),
 )
+"""Where the scheduler may put a client's threads on any core."""
+
+ON_ONE_CORE = tuple(
+    replace(
+        scenario,
+        name=f"{scenario.name}-core",
+        title=f"{scenario.title}, on one core",
+        peers=tuple(peer for peer in scenario.peers if base(peer) in ("turbopool", "pyreqwest")),
+        one_core=True,
+    )
+    for scenario in EVERYWHERE
+    if scenario.name in ("threads-16", "threads-64", "h2-tls-one-16", "h2-tls-unique-16", "https-16")
+)
+
+SCENARIOS = (*EVERYWHERE, *ON_ONE_CORE)
 
 
 def needed(cells: Iterable[tuple[str, str]]) -> list[Scenario]:

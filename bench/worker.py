@@ -21,6 +21,7 @@ import asyncio
 import gc
 import importlib.metadata
 import json
+import os
 import platform
 import threading
 import time
@@ -236,7 +237,10 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=2.0)
     parser.add_argument("--no-collector", action="store_true", help="switch Python's cyclic garbage collector off")
     parser.add_argument("--http2", action="store_true", help="and nothing else")
+    parser.add_argument("--one-core", action="store_true", help="keep this process on one core")
     arguments = parser.parse_args()
+    if arguments.one_core:
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     if arguments.no_collector:
         gc.disable()
     target: Target = arguments.target
