@@ -90,8 +90,8 @@ def test_a_request_is_on_its_way_before_the_dispatcher_has_a_turn(scheme: Author
     with idle(healthy, authority=scheme) as (server, client):
         with held_dispatcher():
             future = client.send_async("POST", "/x", content=b"at once")
-            server.wait_for_requests(2)
-            assert (server.requests[1].body, future.done(), future.running()) == (b"at once", False, True)
+            server.wait_until(lambda server: len(server.requests) == 2 and server.requests[1].body == b"at once")
+            assert (future.done(), future.running()) == (False, True)
         assert future.result(30).content == NEXT
         assert_balanced(client, server, connections=1)
 
