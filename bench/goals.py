@@ -96,12 +96,11 @@ SPEED_GOALS = (
 
 
 def on_one_core(goals: Iterable[Goal]) -> Iterator[Goal]:
-    """Yield the goals again, ours on one core beside the best of the others on one or on all."""
+    """Yield the goals again, ours on one core, beside the best of the others on one or on all, or beside itself."""
     for goal in goals:
-        name = f"{goal.of.scenario}-core"
-        if name in ONE_CORE:
-            to = (*goal.to, *(replace(cell, scenario=name) for cell in goal.to))
-            yield replace(goal, of=replace(goal.of, scenario=name), to=to)
+        if f"{goal.of.scenario}-core" in ONE_CORE:
+            of, *to = (replace(cell, scenario=f"{cell.scenario}-core") for cell in goal.cells)
+            yield replace(goal, of=of, to=(*to, *(cell for cell in goal.to if cell.peer != of.peer)))
 
 
 ONE_CORE = frozenset(scenario.name for scenario in SCENARIOS if scenario.one_core)

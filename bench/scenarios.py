@@ -219,7 +219,8 @@ ON_ONE_CORE = tuple(
         one_core=True,
     )
     for scenario in EVERYWHERE
-    if scenario.name in ("threads-16", "threads-64", "h2-tls-one-16", "h2-tls-unique-16", "https-16")
+    if scenario.name
+    in ("threads-16", "threads-64", "keys-1", "keys-64", "h2-tls-one-16", "h2-tls-unique-16", "https-16")
 )
 
 SCENARIOS = (*EVERYWHERE, *ON_ONE_CORE)
