@@ -1,15 +1,17 @@
 """The future of a response: a real ``concurrent.futures.Future``, made light.
 
 Every change of state happens under one lock for all of them, so a future completes exactly once, whoever comes first:
-the dispatcher, a caller who cancels, or the deadline. It is held for a few assignments, in which the interpreter runs
-nothing else. Whoever waits in :meth:`ResponseFuture.result` brings a lock of its own; and where the standard one keeps
-a condition, which ``wait`` and ``as_completed`` only ever lock, this one makes a plain lock when they ask for it.
+the dispatcher, a caller who cancels, or the deadline. It is held for a few assignments: nothing is made or let go of
+under it, which might bring the garbage collector or a destructor, and those may run any code. Whoever waits in
+:meth:`ResponseFuture.result` brings a lock of its own; and where the standard future keeps a condition, which ``wait``
+and ``as_completed`` only ever lock, this one makes a plain lock when they ask for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from _thread import LockType, RLock, allocate_lock
 from collections.abc import Callable, Generator
@@ -28,11 +30,20 @@ PATROL = 30.0
 GRACE = 1.0
 """Seconds after a request's deadline at which :meth:`ResponseFuture.result` ends by itself, whatever happened."""
 
-_state_lock = RLock()  # what is let go of under it may run a destructor, and that may cancel something
+_state_lock = RLock()  # a signal handler that interrupts whoever holds it may cancel something
 
 _PENDING, _CANCELLED, _FINISHED = "PENDING", "CANCELLED_AND_NOTIFIED", "FINISHED"
 
 Callback = Callable[["ResponseFuture"], object]
+
+
+def _renew_lock() -> None:
+    """Begin anew in a forked child: another thread of the parent may have held the lock."""
+    global _state_lock  # noqa: PLW0603  # one for the process
+    _state_lock = RLock()
+
+
+os.register_at_fork(after_in_child=_renew_lock)
 
 
 class Host(Protocol):
@@ -179,12 +190,14 @@ class ResponseFuture(Future[Response]):
 
     def add_done_callback(self, fn: Callback) -> None:
         """Call ``fn`` with this future once it is done."""
+        first = [fn]
         with _state_lock:
             is_pending = not self.settled
             if is_pending:
                 if self._done_callbacks is None:
-                    self._done_callbacks = []
-                self._done_callbacks.append(fn)
+                    self._done_callbacks = first
+                else:
+                    self._done_callbacks.append(fn)
         if is_pending:
             self._engage()
         else:
@@ -202,6 +215,7 @@ class ResponseFuture(Future[Response]):
     def _settle(self, state: str, response: Response | None, error: BaseException | None) -> bool:
         if self._lock is not None:
             return self._settle_watched(self._lock, state, response, error)
+        exchange = self._exchange  # let go of when all is done
         with _state_lock:
             if self.settled:
                 return False
@@ -216,12 +230,14 @@ class ResponseFuture(Future[Response]):
             return self._settle_watched(watched, state, response, error)
         if self._sleepers is not None:
             self._wake_sleepers()
+        del exchange
         return True
 
     def _settle_watched(
         self, lock: LockType, state: str, response: Response | None, error: BaseException | None
     ) -> bool:
         """Settle what ``wait`` or ``as_completed`` look at: what they have seen under its ``lock`` holds until then."""
+        exchange = self._exchange
         with lock:
             with _state_lock:
                 if self.settled:
@@ -239,6 +255,7 @@ class ResponseFuture(Future[Response]):
                 else:
                     waiter.add_result(self)
         self._wake_sleepers()
+        del exchange
         return True
 
     def _wake_sleepers(self) -> None:
@@ -248,10 +265,11 @@ class ResponseFuture(Future[Response]):
     @property
     def _condition(self) -> Any:  # noqa: ANN401  # no condition; see the module's docstring
         """What ``concurrent.futures`` locks while it looks at the state and leaves a waiter."""
+        lock = allocate_lock()
         with _state_lock:
             if self._lock is None:
-                self._lock = allocate_lock()
-            return self._lock
+                self._lock = lock
+        return self._lock
 
     @_condition.setter
     def _condition(self, lock: Any) -> None:  # noqa: ANN401  # nobody sets it, but it is declared as an attribute
@@ -290,12 +308,13 @@ class ResponseFuture(Future[Response]):
         """Sleep until settled; at the request's deadline and a grace, settle it here."""
         sleeper = allocate_lock()
         sleeper.acquire()
+        first = [sleeper]
         with _state_lock:
             exchange = self._exchange
             if exchange is None:
                 return
             if self._sleepers is None:
-                self._sleepers = [sleeper]
+                self._sleepers = first
             else:
                 self._sleepers.append(sleeper)
         now, own = time.monotonic(), exchange.deadline + GRACE
