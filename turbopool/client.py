@@ -229,12 +229,13 @@ class Client:
         if self._disposed:
             self._refuse_disposed()
         request, url, key, wire, may_lower = prepared
-        total: Any = timeout
+        chosen: Any = timeout
+        if chosen is UNSET:
+            chosen = self._timeout if request.timeout is UNSET else request.timeout
+        total: float | None = chosen
         phases = None
-        if total is UNSET:
-            total = self._timeout if request.timeout is UNSET else request.timeout
-        if total is not None and (type(total) is not float or not total > 0.0):  # which nan is not
-            phases = Timeout.of(total)  # it refuses what is none
+        if chosen is not None and (type(chosen) is not float or not chosen > 0.0):  # which nan is not
+            phases = Timeout.of(chosen)  # it refuses what is none
             total = phases.total or None
         exchange = Exchange(request, url, key, wire, self._scope, time.monotonic(), total, self._body_limit, made_at)
         exchange.may_lower = may_lower

@@ -1,10 +1,10 @@
 """The future of a response: a real ``concurrent.futures.Future``, made light.
 
 Every change of state happens under one lock for all of them, so a future completes exactly once, whoever comes first:
-the dispatcher, a caller who cancels, or the deadline. It is held for a few assignments: nothing is made or let go of
-under it, which might bring the garbage collector or a destructor, and those may run any code. Whoever waits in
-:meth:`ResponseFuture.result` brings a lock of its own; and where the standard future keeps a condition, which ``wait``
-and ``as_completed`` only ever lock, this one makes a plain lock when they ask for it.
+the dispatcher, a caller who cancels, or the deadline. It is held for a few assignments. Nothing is called, made or let
+go of under it: a signal handler, the garbage collector or a destructor could run there, and those may wait for whoever
+wants the lock. Who waits in :meth:`ResponseFuture.result` brings a lock of its own; and where the standard future keeps
+a condition, which ``wait`` and ``as_completed`` only ever lock, this one makes a lock when they ask for it.
 """
 
 from __future__ import annotations
@@ -30,20 +30,15 @@ PATROL = 30.0
 GRACE = 1.0
 """Seconds after a request's deadline at which :meth:`ResponseFuture.result` ends by itself, whatever happened."""
 
-_state_lock = RLock()  # a signal handler that interrupts whoever holds it may cancel something
+_state_lock = RLock()
 
 _PENDING, _CANCELLED, _FINISHED = "PENDING", "CANCELLED_AND_NOTIFIED", "FINISHED"
 
 Callback = Callable[["ResponseFuture"], object]
 
 
-def _renew_lock() -> None:
-    """Begin anew in a forked child: another thread of the parent may have held the lock."""
-    global _state_lock  # noqa: PLW0603  # one for the process
-    _state_lock = RLock()
-
-
-os.register_at_fork(after_in_child=_renew_lock)
+# Nobody else holds it while a process forks, and a destructor that runs in the child meanwhile may take it again.
+os.register_at_fork(before=_state_lock.acquire, after_in_parent=_state_lock.release, after_in_child=_state_lock.release)
 
 
 class Host(Protocol):
@@ -86,13 +81,13 @@ class ResponseFuture(Future[Response]):
     )  # fmt: skip
 
     def __init__(self, exchange: Exchange, host: Host) -> None:  # the standard constructor would make a condition
-        self._lock: LockType | None = None
+        self._lock: RLock | None = None
         self._state = _PENDING
         self._result: Response | None = None
         self._exception: BaseException | None = None
         self._stdlib_waiters: list[Any] | None = None
         self._done_callbacks: list[Callback] | None = None
-        self._sleepers: list[LockType] | None = None
+        self._sleepers: dict[LockType, None] | None = None
         self._exchange: Exchange | None = exchange  # until settled: the two refer to each other
         self._host = host
         self.settled = False
@@ -197,7 +192,7 @@ class ResponseFuture(Future[Response]):
                 if self._done_callbacks is None:
                     self._done_callbacks = first
                 else:
-                    self._done_callbacks.append(fn)
+                    self._done_callbacks += first
         if is_pending:
             self._engage()
         else:
@@ -215,46 +210,49 @@ class ResponseFuture(Future[Response]):
     def _settle(self, state: str, response: Response | None, error: BaseException | None) -> bool:
         if self._lock is not None:
             return self._settle_watched(self._lock, state, response, error)
-        exchange = self._exchange  # let go of when all is done
-        with _state_lock:
-            if self.settled:
-                return False
-            watched = self._lock
-            if watched is None:
-                self._result = response
-                self._exception = error
-                self._state = state
-                self._exchange = None
-                self.settled = True
-        if watched is not None:  # somebody has begun to wait this very moment
-            return self._settle_watched(watched, state, response, error)
-        if self._sleepers is not None:
-            self._wake_sleepers()
-        del exchange
-        return True
-
-    def _settle_watched(
-        self, lock: LockType, state: str, response: Response | None, error: BaseException | None
-    ) -> bool:
-        """Settle what ``wait`` or ``as_completed`` look at: what they have seen under its ``lock`` holds until then."""
-        exchange = self._exchange
-        with lock:
+        exchange, is_ours = self._exchange, False  # kept, or its destructor might run under the lock
+        try:
             with _state_lock:
                 if self.settled:
                     return False
-                self._result = response
-                self._exception = error
-                self._state = state
-                self._exchange = None
-                self.settled = True
-            for waiter in self._stdlib_waiters or ():
-                if state is _CANCELLED:
-                    waiter.add_cancelled(self)
-                elif error is not None:
-                    waiter.add_exception(self)
-                else:
-                    waiter.add_result(self)
-        self._wake_sleepers()
+                watched = self._lock
+                if watched is None:
+                    self._result = response
+                    self._exception = error
+                    self._state = state
+                    self._exchange = None
+                    self.settled = is_ours = True
+        finally:  # whatever interrupts this thread, others must not sleep on
+            if is_ours and self._sleepers is not None:
+                self._wake_sleepers()
+        del exchange
+        if watched is not None:  # somebody has begun to wait this very moment
+            return self._settle_watched(watched, state, response, error)
+        return True
+
+    def _settle_watched(self, lock: RLock, state: str, response: Response | None, error: BaseException | None) -> bool:
+        """Settle what ``wait`` or ``as_completed`` look at: what they have seen under its ``lock`` holds until then."""
+        exchange, is_ours = self._exchange, False  # as in _settle
+        try:
+            with lock:
+                with _state_lock:
+                    if self.settled:
+                        return False
+                    self._result = response
+                    self._exception = error
+                    self._state = state
+                    self._exchange = None
+                    self.settled = is_ours = True
+                for waiter in self._stdlib_waiters or ():
+                    if state is _CANCELLED:
+                        waiter.add_cancelled(self)
+                    elif error is not None:
+                        waiter.add_exception(self)
+                    else:
+                        waiter.add_result(self)
+        finally:
+            if is_ours:
+                self._wake_sleepers()
         del exchange
         return True
 
@@ -265,7 +263,7 @@ class ResponseFuture(Future[Response]):
     @property
     def _condition(self) -> Any:  # noqa: ANN401  # no condition; see the module's docstring
         """What ``concurrent.futures`` locks while it looks at the state and leaves a waiter."""
-        lock = allocate_lock()
+        lock = RLock()  # as the standard one is: a signal handler may cancel what its thread is about to wait for
         with _state_lock:
             if self._lock is None:
                 self._lock = lock
@@ -308,7 +306,7 @@ class ResponseFuture(Future[Response]):
         """Sleep until settled; at the request's deadline and a grace, settle it here."""
         sleeper = allocate_lock()
         sleeper.acquire()
-        first = [sleeper]
+        first: dict[LockType, None] = {sleeper: None}
         with _state_lock:
             exchange = self._exchange
             if exchange is None:
@@ -316,10 +314,12 @@ class ResponseFuture(Future[Response]):
             if self._sleepers is None:
                 self._sleepers = first
             else:
-                self._sleepers.append(sleeper)
+                self._sleepers[sleeper] = None
         now, own = time.monotonic(), exchange.deadline + GRACE
         end = own if timeout is None else min(own, now + timeout)
         while not sleeper.acquire(timeout=max(0.0, min(end - now, PATROL))):
+            if self.settled:  # by a thread that was interrupted before it had woken this one
+                return
             now = time.monotonic()
             if now >= own:
                 msg = "the runtime did not answer by the request's deadline"
@@ -328,9 +328,11 @@ class ResponseFuture(Future[Response]):
                 return  # to look at the runtime takes time; the next request does
             if now >= end:
                 with _state_lock:
-                    if not self.settled:  # or it is being woken this very moment
-                        self._sleepers.remove(sleeper)
-                        raise TimeoutError
+                    is_late = not self.settled  # or it is being woken this very moment
+                    if is_late:
+                        del self._sleepers[sleeper]
+                if is_late:
+                    raise TimeoutError
                 return
             self._host.check()
 

@@ -102,14 +102,14 @@ class Request:
 
 
 class Head(Protocol):
-    """The status line and the fields of a response, perhaps those of many: not to be changed."""
+    """The status line and the fields of a response, perhaps those of many: not to be changed, but for one note."""
 
     status: int
     reason: bytes
     fields: list[tuple[bytes, bytes]]
     version: str
-    encodings: list[str] | None
-    """What the body is coded with; None if nobody has looked yet."""
+    encodings: tuple[str, ...] | None
+    """What the body is coded with, noted by the first who looks."""
 
 
 class BodySource(Protocol):
@@ -177,6 +177,10 @@ class Response:
         if self._extensions is None:
             self._extensions = {}
         return self._extensions
+
+    @extensions.setter
+    def extensions(self, extensions: dict[str, object]) -> None:
+        self._extensions = extensions
 
     @property
     def num_bytes_downloaded(self) -> int:
@@ -335,12 +339,12 @@ class Response:
         if self._source is not None:
             self._source.close()
 
-    def _encodings(self) -> list[str]:
+    def _encodings(self) -> tuple[str, ...]:
+        if self._headers is not None:  # which the caller may have changed
+            return _codings(self._headers)
         head = self._head
         if head.encodings is None:
-            value = Headers.from_raw(head.fields).get("content-encoding", "")
-            names = [part.strip().lower() for part in value.split(",")]
-            head.encodings = [name for name in names if name and name != "identity"]
+            head.encodings = _codings(Headers.from_raw(head.fields))
         return head.encodings
 
     def _pieces(self) -> Iterator[bytes]:
@@ -388,6 +392,12 @@ class Response:
 def _shown(url: UrlTypes) -> str:
     """Return what of a URL may be shown to anybody: it without credentials, query and fragment."""
     return re.sub("//[^/]*@", "//", re.split("[?#]", str(url), maxsplit=1)[0])
+
+
+def _codings(headers: Headers) -> tuple[str, ...]:
+    """Return what the body is coded with, in the order in which it was."""
+    names = (part.strip().lower() for part in headers.get("content-encoding", "").split(","))
+    return tuple(name for name in names if name and name != "identity")
 
 
 def _codec(charset: str) -> str:

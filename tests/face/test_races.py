@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import threading
 from collections import Counter
@@ -28,6 +29,9 @@ from turbopool import (
     Timeout,
     TurboPoolError,
 )
+from turbopool import future as future_module
+from turbopool.clock import NEVER
+from turbopool.future import _state_lock
 
 pytestmark = pytest.mark.concurrency
 
@@ -130,6 +134,52 @@ def test_what_was_seen_under_the_lock_holds_until_it_is_let_go() -> None:
         assert settling.is_alive()
     settling.join(PATIENCE)
     assert future.result(0) is response
+
+
+def test_a_destructor_never_runs_under_the_lock_of_all_futures() -> None:
+    """BEH-C2: it may wait for anything, and other threads for that lock."""
+    never_launched: AnyForm = Mock(raft=[], deadline=NEVER)
+    host = Mock()
+    owned: list[bool] = []
+
+    class Dropped:
+        def __init__(self) -> None:
+            self.itself = self  # for the garbage collector to find, whenever it runs
+
+        def __del__(self) -> None:
+            owned.append(_state_lock._is_owned())  # type: ignore[attr-defined]  # noqa: SLF001
+
+    before = gc.get_threshold()
+    try:
+        for turn in range(4_000):
+            future = ResponseFuture(never_launched, host)
+            gc.set_threshold(1 + turn % 40)
+            Dropped()
+            with pytest.raises(TimeoutError):
+                future.result(0)
+            future.add_done_callback(repr)
+            assert future._condition  # noqa: SLF001  # as the standard library asks for it
+            future.succeed(never_launched)
+    finally:
+        gc.set_threshold(*before)
+    assert owned
+    assert not any(owned)
+
+
+def test_a_sleeper_whom_nobody_woke_finds_out_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """BEH-C2: a thread may be interrupted between settling a future and waking those who wait for it."""
+    monkeypatch.setattr(future_module, "PATROL", 0.05)
+    never_launched: AnyForm = Mock(raft=[], deadline=NEVER)
+    future = ResponseFuture(never_launched, Mock())
+    response: AnyForm = object()
+    with ThreadPoolExecutor(1) as threads:
+        sleeping = threads.submit(future.result)
+        eventually(lambda: future._sleepers)  # noqa: SLF001
+        with monkeypatch.context() as interrupted:
+            interrupted.setattr(ResponseFuture, "_wake_sleepers", Mock(side_effect=KeyboardInterrupt))
+            with pytest.raises(KeyboardInterrupt):
+                future.succeed(response)
+        assert sleeping.result(PATIENCE) is response
 
 
 def test_cancelling_everything_again_and_again_loses_nothing() -> None:

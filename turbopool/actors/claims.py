@@ -87,7 +87,7 @@ class Claims:
         self._sweeping.arm(self._dispatcher.now + AFLOAT)
 
     def sweep(self, until: float = NEVER) -> None:
-        """Take over what was launched before ``until`` and nobody receives."""
+        """Take over what was asked for before ``until``, was launched, and nobody receives."""
         afloat = self._pool.afloat
         while afloat and afloat[0].asked_at <= until:
             self.land(afloat.popleft())

@@ -20,7 +20,7 @@ from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import Channel, Dial, Dialer
 from turbopool.transport.landlord import Landlord, Lendable
 
-_FAILING = State.FAILING  # which to look up costs more than to compare
+_FAILING = State.FAILING  # to look a member up costs more than to compare it
 
 
 class Owner(Landlord[Lendable], Protocol):

@@ -21,7 +21,7 @@ from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import Dial
 from turbopool.transport.landlord import ConnectionSettings, Ending, Lendable
 
-_OPEN = State.OPEN  # which to look up costs more than to compare
+_OPEN = State.OPEN  # to look a member up costs more than to compare it
 TLS_CALLERS = 3
 """Connections of one key that may be busy over TLS for a caller's thread to drive another by itself: each of OpenSSL's
 calls lets go of the interpreter, so a crowd of callers waits for one another longer than for the dispatcher."""

@@ -55,7 +55,7 @@ from turbopool.transport.interfaces import Channel, Dialer
 from turbopool.transport.landlord import Lendable
 from turbopool.transport.replay import ReplayBudget
 
-_OPEN, _FAILING = State.OPEN, State.FAILING  # which to look up costs more than to compare
+_OPEN, _FAILING = State.OPEN, State.FAILING  # to look a member up costs more than to compare it
 ARRIVALS = 256
 """How many who joined the demand are taken in at once, before descriptors get their turn."""
 

@@ -26,7 +26,7 @@ class ResponseHead:
         length: bytes of the body; None if only its end tells.
         chunked: whether the body is in chunks.
         idle_hint: seconds from ``Keep-Alive: timeout=``, or None.
-        encodings: what the body is coded with, noted by the first who looks.
+        encodings: what the body is coded with, noted by the first who looks; nothing else is ever changed.
     """
 
     __slots__ = ("chunked", "encodings", "fields", "idle_hint", "keep_alive", "length", "reason", "status", "version")
@@ -40,4 +40,4 @@ class ResponseHead:
         self.length: int | None = None
         self.chunked = False
         self.idle_hint: float | None = None
-        self.encodings: list[str] | None = None
+        self.encodings: tuple[str, ...] | None = None

@@ -38,7 +38,7 @@ class _Phase(Enum):
     DONE = auto()
 
 
-_HEAD, _DONE = _Phase.HEAD, _Phase.DONE  # which to look up costs more than to compare
+_HEAD, _DONE = _Phase.HEAD, _Phase.DONE  # to look a member up costs more than to compare it
 
 
 class ResponseParser:
