@@ -105,6 +105,7 @@ def on_one_core(goals: Iterable[Goal]) -> Iterator[Goal]:
 
 ONE_CORE = frozenset(scenario.name for scenario in SCENARIOS if scenario.one_core)
 ONE_CORE_GOALS = tuple(on_one_core(SPEED_GOALS))
+"""The same, where the client's process is kept on one core."""
 
 SHOWN_WITH_THEM = (
     *(Cell("mib-4", peer) for peer in RUST),

@@ -33,6 +33,7 @@ from typing import Any
 import h2_peers
 import memory
 import peers
+from scenarios import base
 from target import Target, WrongAnswerError
 
 ASYNCIO = frozenset(peers.ASYNCIO | h2_peers.ASYNCIO)
@@ -219,7 +220,7 @@ def with_loop(make: Callable[[Target], Any], target: Target, kind: str, seconds:
 
 def version(peer: str) -> str:
     """Return the version of a peer, and of what it stands on."""
-    package = peer.partition("-")[0]
+    package = base(peer)
     own = importlib.metadata.version(package)
     if package == "pycurl":
         import pycurl

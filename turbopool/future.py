@@ -208,8 +208,6 @@ class ResponseFuture(Future[Response]):
     # -- inside ----------------------------------------------------------------------------------------------
 
     def _settle(self, state: str, response: Response | None, error: BaseException | None) -> bool:
-        if self._lock is not None:
-            return self._settle_watched(self._lock, state, response, error)
         exchange, is_ours = self._exchange, False  # kept, or its destructor might run under the lock
         try:
             with _state_lock:
@@ -226,7 +224,7 @@ class ResponseFuture(Future[Response]):
             if is_ours and self._sleepers is not None:
                 self._wake_sleepers()
         del exchange
-        if watched is not None:  # somebody has begun to wait this very moment
+        if watched is not None:
             return self._settle_watched(watched, state, response, error)
         return True
 

@@ -13,14 +13,12 @@ from turbopool.actors.dispatcher import Dispatcher
 from turbopool.actors.ledger import Ledger
 from turbopool.actors.messages import Established, EstablishFailed, Reconnect
 from turbopool.actors.pool import Pool
-from turbopool.actors.recovery import State, Verdict
+from turbopool.actors.recovery import FAILING, Verdict
 from turbopool.actors.room import Room
 from turbopool.clock import NEVER
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import Channel, Dial, Dialer
 from turbopool.transport.landlord import Landlord, Lendable
-
-_FAILING = State.FAILING  # to look a member up costs more than to compare it
 
 
 class Owner(Landlord[Lendable], Protocol):
@@ -73,7 +71,7 @@ class Dialing:
     def is_hopeless(self) -> bool:
         """Whether a request that comes now fails at once: the attempts have ended, and no probe is due."""
         recovery = self._recovery
-        return recovery.state is _FAILING and not self._ledger.is_live and not recovery.may_dial(self._dispatcher.now)
+        return recovery.state is FAILING and not self._ledger.is_live and not recovery.may_dial(self._dispatcher.now)
 
     def refuse(self, lessee: Exchange) -> None:
         """Fail a request with what all the attempts failed with."""
@@ -99,7 +97,7 @@ class Dialing:
         self.begin()
         recovery, now = self._recovery, self._dispatcher.now
         is_asked_for = now - self._refused_at < self._pool.settings.retire_after
-        may_probe = recovery.state is State.FAILING and recovery.may_dial(now) and not self._ledger.is_full
+        may_probe = recovery.state is FAILING and recovery.may_dial(now) and not self._ledger.is_full
         if probing and is_asked_for and may_probe and self._room.take():
             self._dial()
 
@@ -156,7 +154,7 @@ class Dialing:
 
     def give_up_if_lost(self) -> None:
         """When the attempts have ended and nothing is left, fail all who wait, and look again after a step."""
-        if self._recovery.state is State.FAILING and not self._ledger.connections:
+        if self._recovery.state is FAILING and not self._ledger.connections:
             for lessee in self._ledger.empty_queue():
                 self.refuse(lessee)
             self._timer.arm(self._recovery.opens_at(NEVER))

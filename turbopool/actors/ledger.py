@@ -320,17 +320,12 @@ class Ledger(Books[C, D, W]):
 
     def claim(self) -> C | None:
         """Claim the newest idle connection, unless somebody waits for it. Any thread."""
-        if self.demand or self.waiting or self.returned:
-            return None
-        try:
-            return self.idle.popitem()[0]
-        except KeyError:
-            return None
+        return None if self.is_wanted else self.grab()
 
     def put_back(self, connection: C) -> bool:
         """Make a claimed connection idle; return whether somebody waits, and must be told of it. Any thread."""
         self.idle[connection] = None
-        return bool(self.demand or self.waiting or self.returned)
+        return self.is_wanted
 
     def claimed(self) -> list[C]:
         """Return the connections that callers' threads have, or had a moment ago."""

@@ -11,7 +11,7 @@ import pykka
 
 from turbopool.actors.ledger import Books, Ledger
 from turbopool.actors.quota import Quota
-from turbopool.actors.recovery import Recovery, State
+from turbopool.actors.recovery import OPEN, Recovery
 from turbopool.actors.stream_ledger import StreamLedger
 from turbopool.clock import NEVER
 from turbopool.config import ReconnectOptions
@@ -21,7 +21,6 @@ from turbopool.transport.exchange import Exchange
 from turbopool.transport.interfaces import Dial
 from turbopool.transport.landlord import ConnectionSettings, Ending, Lendable
 
-_OPEN = State.OPEN  # to look a member up costs more than to compare it
 TLS_CALLERS = 3
 """Connections of one key that may be busy over TLS for a caller's thread to drive another by itself: each of OpenSSL's
 calls lets go of the interpreter, so a crowd of callers waits for one another longer than for the dispatcher."""
@@ -71,10 +70,10 @@ class Pool:
     """On their way through the supervisor, though the pool was there when they were told of: who came later waits."""
     afloat: deque[Exchange] = field(default_factory=deque)
     """Launched by callers, the oldest first; some have been received since."""
+    is_swept: bool = False
+    """Whether the manager is going to look at those."""
     orphans: dict[ClaimableConnection, None] = field(default_factory=dict)
     """Claimed by callers when the manager died: they hand them in to its replacement, which closes them."""
-    is_swept: bool = False
-    """Whether the manager is going to look at them."""
     looks_at: float = NEVER
     """When its manager next looks at what is idle."""
     opened: int = 0
@@ -98,7 +97,7 @@ class Pool:
     def is_shut(self) -> bool:
         """Whether callers may not help themselves to idle connections, nor put them back without a word. Any thread."""
         return (
-            self.recovery.state is not _OPEN
+            self.recovery.state is not OPEN
             or self.is_draining
             or self.quota.wanted_since != NEVER
             or not self.is_shared

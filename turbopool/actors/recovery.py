@@ -40,6 +40,10 @@ class State(StrEnum):
     FAILING = "failing"
 
 
+OPEN, FAILING = State.OPEN, State.FAILING
+"""For those who compare with them for every request: to look a member up costs more than to compare it."""
+
+
 class Verdict(Enum):
     """What a failure means for those who wait."""
 

@@ -28,8 +28,8 @@ def drive(pool: Pool, exchange: Exchange) -> bool:
     Return False if there is no such connection, too many are busy already, or the request is not one to be sent in one
     go.
     """
-    books = pool.ledger
-    if not books.idle or exchange.wire.whole is None or not isinstance(books, Ledger) or books.busy >= pool.crowd:
+    books = _books(pool, exchange)
+    if books is None:
         return False
     try:
         connection = _claim(pool, books, exchange)
@@ -48,10 +48,8 @@ def launch(pool: Pool, exchange: Exchange) -> bool:
 
     The dispatcher does if nobody has come for a few milliseconds. Return False as :func:`drive` does.
     """
-    books = pool.ledger
-    if not books.idle or exchange.wire.whole is None or not isinstance(books, Ledger) or books.busy >= pool.crowd:
-        return False
-    if not exchange.in_memory:
+    books = _books(pool, exchange)
+    if books is None:
         return False
     try:
         connection = _claim(pool, books, exchange)
@@ -135,6 +133,14 @@ def join(pool: Pool, exchange: Exchange) -> list[Exchange]:
     if is_heard and pool.ledger is books:
         return []
     return books.drain()  # its own, and those who relied on its word; unless a replacement has them already
+
+
+def _books(pool: Pool, exchange: Exchange) -> Shelf | None:
+    """Return the books, if a connection may be claimed of them, and the request is one for a caller's thread."""
+    books = pool.ledger
+    if not books.idle or exchange.wire.whole is None or not exchange.in_memory:
+        return None
+    return books if isinstance(books, Ledger) and books.busy < pool.crowd else None
 
 
 def _claim(pool: Pool, books: Shelf, exchange: Exchange) -> ClaimableConnection | None:

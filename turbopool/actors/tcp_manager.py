@@ -46,7 +46,7 @@ from turbopool.actors.messages import (
 )
 from turbopool.actors.pool import Pool
 from turbopool.actors.quota import Quota
-from turbopool.actors.recovery import State
+from turbopool.actors.recovery import FAILING, OPEN
 from turbopool.actors.room import Room
 from turbopool.errors import TurboPoolError
 from turbopool.transport.claimable import ClaimableConnection
@@ -55,7 +55,6 @@ from turbopool.transport.interfaces import Channel, Dialer
 from turbopool.transport.landlord import Lendable
 from turbopool.transport.replay import ReplayBudget
 
-_OPEN, _FAILING = State.OPEN, State.FAILING  # to look a member up costs more than to compare it
 ARRIVALS = 256
 """How many who joined the demand are taken in at once, before descriptors get their turn."""
 
@@ -271,7 +270,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         """Tell the recovery of an answer, if it is one that it waits for; return whether it was."""
         recovery = self._recovery
         is_first = bool(recovery.unproven) and connection in recovery.unproven
-        is_news = (is_first or recovery.state is not _OPEN) and connection.has_answered
+        is_news = (is_first or recovery.state is not OPEN) and connection.has_answered
         if is_news:
             recovery.answered(connection)
         return is_news
@@ -310,7 +309,7 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def _may_return(self, lessee: Exchange) -> bool:
         """Count a replay, if the server can be reached and the budget for those that may do harm allows it."""
-        if self._recovery.state is _FAILING and not self._ledger.is_live:
+        if self._recovery.state is FAILING and not self._ledger.is_live:
             return False
         is_risky = lessee.needs_fresh and lessee.resent  # a misdirected one needs a fresh connection, and is none
         if is_risky and not self._budget.spend(self._dispatcher.now, self._pool.requests + self._pool.by_callers()[0]):

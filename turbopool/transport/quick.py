@@ -36,7 +36,7 @@ def _load() -> None:
     import ctypes  # noqa: PLC0415  # some builds of Python come without it
 
     libc = ctypes.PyDLL(None, use_errno=True)
-    # Their types are not declared, which makes them a fifth quicker: the sizes are small, and libffi widens them.
+    # Their types are not declared, which makes them quicker: the sizes are small, and libffi widens them.
     c_send, c_recv, c_write = libc.send, libc.recv, libc.write
     get_errno, one = ctypes.get_errno, (1).to_bytes(8, sys.byteorder)
     rooms: list[tuple[ctypes.Array[ctypes.c_char], memoryview]] = []
