@@ -14,7 +14,7 @@ from turbopool.actors.ledger import Ledger
 from turbopool.actors.pool import Pool
 from turbopool.clock import NEVER
 from turbopool.transport.claimable import ClaimableConnection
-from turbopool.transport.exchange import Exchange
+from turbopool.transport.exchange import Exchange, Raft, unmoor
 from turbopool.transport.interfaces import READ
 from turbopool.transport.landlord import Ending, Lendable
 
@@ -89,14 +89,15 @@ class Claims:
     def sweep(self, until: float = NEVER) -> None:
         """Take over what was asked for before ``until``, was launched, and nobody receives."""
         afloat = self._pool.afloat
-        while afloat and afloat[0].asked_at <= until:
-            self.land(afloat.popleft())
+        while afloat and afloat[0][0] <= until:
+            _, raft = afloat.popleft()
+            self.land(raft)
 
-    def land(self, lessee: Exchange) -> None:
+    def land(self, raft: Raft) -> None:
         """Take over this request, if it was launched and nobody receives it."""
-        raft = lessee.unmoor()
-        if raft is not None:
-            _, connection = raft
+        launched = unmoor(raft)
+        if launched is not None:
+            _, connection, lessee = launched
             self._carry_on(connection, lessee)
 
     def _on_sweep(self) -> None:

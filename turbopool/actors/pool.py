@@ -17,7 +17,7 @@ from turbopool.clock import NEVER
 from turbopool.config import ReconnectOptions
 from turbopool.stats import PoolKey, PoolStats
 from turbopool.transport.claimable import ClaimableConnection
-from turbopool.transport.exchange import Exchange
+from turbopool.transport.exchange import Exchange, Raft, unmoor
 from turbopool.transport.interfaces import Dial
 from turbopool.transport.landlord import ConnectionSettings, Ending, Lendable
 
@@ -68,8 +68,9 @@ class Pool:
     """Whether its manager ends."""
     early: deque[Exchange] = field(default_factory=deque)
     """On their way through the supervisor, though the pool was there when they were told of: who came later waits."""
-    afloat: deque[Exchange] = field(default_factory=deque)
-    """Launched by callers, the oldest first; some have been received since."""
+    afloat: deque[tuple[float, Raft]] = field(default_factory=deque)
+    """Launched by callers, the oldest first, and when they were asked for; those that have been received since are no
+    more on it, so that it keeps nothing of them in memory."""
     is_swept: bool = False
     """Whether the manager is going to look at those."""
     orphans: dict[ClaimableConnection, None] = field(default_factory=dict)
@@ -137,9 +138,10 @@ class Pool:
         self.closed = self.opened  # first, so that whoever sees one closed sees it counted
         waiting = books.empty_queue()
         lessees = books.lessees()
-        for lessee in self.afloat.copy():
-            if (raft := lessee.unmoor()) is not None:
-                raft[1].claimed = False
+        for _, raft in self.afloat.copy():
+            if (launched := unmoor(raft)) is not None:
+                _, connection, _ = launched
+                connection.claimed = False
         self.is_swept = False
         while (connection := books.grab()) is not None:
             connection.kill(crash)

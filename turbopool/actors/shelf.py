@@ -13,7 +13,7 @@ from turbopool.actors.messages import Abandon, BackUp, EvictIdle, Joined, Launch
 from turbopool.actors.pool import Pool
 from turbopool.clock import SystemClock
 from turbopool.transport.claimable import ClaimableConnection
-from turbopool.transport.exchange import Exchange
+from turbopool.transport.exchange import Exchange, unmoor
 from turbopool.transport.interfaces import END_EDGE, Dial
 
 Shelf = Ledger[ClaimableConnection, Dial, Exchange]
@@ -58,8 +58,8 @@ def launch(pool: Pool, exchange: Exchange) -> bool:
         if not connection.send(exchange):
             _hand_in(pool, connection, TakeOver(connection, exchange))
             return True
-        exchange.raft = [(books, connection)]
-        pool.afloat.append(exchange)
+        exchange.raft = [(books, connection, exchange)]
+        pool.afloat.append((exchange.asked_at, exchange.raft))
         if not pool.is_swept:
             pool.is_swept = True
             _tell(pool, Launched())
@@ -76,10 +76,10 @@ def receive(pool: Pool, exchange: Exchange, timeout: float | None) -> None:
 
     Unless somebody else does already.
     """
-    raft = exchange.unmoor()
-    if raft is None:
+    launched = unmoor(exchange.raft)
+    if launched is None:
         return
-    books, connection = raft
+    books, connection, _ = launched
     try:
         now = clock()
         patience = exchange.deadline if timeout is None else min(exchange.deadline, now + timeout)
@@ -91,9 +91,9 @@ def receive(pool: Pool, exchange: Exchange, timeout: float | None) -> None:
 
 def engage(pool: Pool, exchange: Exchange) -> None:
     """Have the dispatcher receive the response of a launched request, unless somebody does already."""
-    raft = exchange.unmoor()
-    if raft is not None:
-        _, connection = raft
+    launched = unmoor(exchange.raft)
+    if launched is not None:
+        _, connection, _ = launched
         _hand_in(pool, connection, TakeOver(connection, exchange))
 
 
@@ -117,7 +117,7 @@ def _clean_up(pool: Pool, exchange: Exchange) -> None:
     """Leave nothing behind after an interrupt, wherever it struck; what was not stamped yet is found by a patrol."""
     connection = exchange.connection
     if isinstance(connection, ClaimableConnection) and connection.claimed and connection.exchange is exchange:
-        exchange.unmoor()
+        unmoor(exchange.raft)
         _hand_in(pool, connection, TakeOver(connection, exchange))
     tell(pool.ref, EvictIdle())
 

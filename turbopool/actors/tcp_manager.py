@@ -410,7 +410,7 @@ class TcpConnectionManagerActor(DispatchedActor):
             tell(self._supervisor, Abandon(lessee))
             return
         self._pool.cancelled += 1
-        self._claims.land(lessee)
+        self._claims.land(lessee.raft)
         if not self._ledger.withdraw(lessee) and lessee.connection is not None:
             lessee.connection.abort()
         self._end_if_empty()

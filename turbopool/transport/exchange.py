@@ -56,8 +56,19 @@ class _Delivered:
 
 _DELIVERED = _Delivered()
 
-_NO_RAFT: list[Any] = []
+Raft = list[Any]
+"""What a launched request floats on: a list of books, connection and itself, emptied by whoever claims the right to
+receive its response."""
+_NO_RAFT: Raft = []
 """Of all that float on nothing: always empty."""
+
+
+def unmoor(raft: Raft) -> Any | None:  # noqa: ANN401  # what whoever launched it put there
+    """Claim what is on a raft, with the right to receive the response; None if somebody has. Any thread."""
+    try:
+        return raft.pop()
+    except IndexError:
+        return None
 
 
 class Runner(Protocol):
@@ -103,7 +114,7 @@ class Exchange:
         resent: how often that was after bytes of it had been handed to the kernel.
         needs_fresh: whether only a connection that never carried a request will do.
         tally: where the outcome is counted.
-        raft: what it floats on while it is sent and nobody receives its response yet; see :meth:`unmoor`.
+        raft: what it floats on while it is sent and nobody receives its response yet; see :func:`unmoor`.
     """
 
     __slots__ = (
@@ -166,13 +177,6 @@ class Exchange:
         """Whether the body can be sent again from its beginning."""
         body = self.wire.body
         return not isinstance(body, Body) or body.rewindable
-
-    def unmoor(self) -> Any | None:  # noqa: ANN401  # what whoever launched it put there
-        """Claim what it floats on, with the right to receive its response; None if somebody has. Any thread."""
-        try:
-            return self.raft.pop()
-        except IndexError:
-            return None
 
     def lower(self) -> None:
         """Go on as HTTP/1.1, which the server speaks instead: another key, and another form."""
