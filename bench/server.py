@@ -174,7 +174,7 @@ def running(program: str, options: Sequence[str], port: int, log: Path) -> Itera
     """Run a server while the block lasts; it answers when the block begins."""
     with (
         log.open("ab") as output,
-        subprocess.Popen([found(program), *options], stdout=output, stderr=output) as process,
+        subprocess.Popen([found(program), *options], stdout=output, stderr=output, start_new_session=True) as process,
     ):
         try:
             await_start(process, port, log)

@@ -16,10 +16,11 @@ import ssl
 import struct
 import sys
 
-from turbopool.clock import NEVER
+from turbopool.clock import NEVER, SystemClock
 from turbopool.config.tls import TlsContext
 from turbopool.transport import quick
 from turbopool.transport.interfaces import RECEIVE_BYTES
+from turbopool.transport.spinning import spinner
 
 _USUAL_BYTES = 65_536
 """Bytes asked for once few do not do; a buffer beyond 128 KiB costs a system call, so it is used when filled."""
@@ -37,6 +38,7 @@ _PATIENCE_STEP = 0.05
 """Seconds by which a wait may be too long or short before the kernel is told another bound: one system call less."""
 _LEAST_PATIENCE = 0.001
 """Seconds; the kernel takes 0 for no bound at all."""
+_clock = SystemClock.now
 
 
 class TcpChannel:
@@ -122,6 +124,19 @@ class TcpChannel:
 
     def await_bytes(self, patience: float) -> bytes | None:
         """Return what arrives, ``b""`` at the end, None when nothing does for about ``patience`` seconds. Blocks."""
+        if spinner is None:
+            return self._sleep(patience)
+        data, phase, began = None, spinner.phase, _clock()
+        if phase.looks:
+            data = spinner.look(self.receive, began)
+        if data is None:
+            data = self._sleep(patience)
+        if data:
+            now = _clock()
+            spinner.note(phase, now - began, now)
+        return data
+
+    def _sleep(self, patience: float) -> bytes | None:
         if abs(patience - self._patience) > _PATIENCE_STEP:
             self._set_patience(patience)
         try:
