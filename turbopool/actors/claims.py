@@ -19,7 +19,8 @@ from turbopool.transport.interfaces import READ
 from turbopool.transport.landlord import Ending, Lendable
 
 AFLOAT = 0.005
-"""Seconds for which a launched request is left to whoever waits for it; then the dispatcher takes it over."""
+"""Seconds for which a launched request is left to whoever waits for it; within as many more the dispatcher takes it
+over."""
 AGAIN = 2.0
 """Seconds until the second look at what nobody seems to use."""
 PATROL = 60.0
@@ -83,15 +84,21 @@ class Claims:
     # -- launched by callers ---------------------------------------------------------------------------------
 
     def launched(self) -> None:
-        """Look in a moment whether somebody has come to receive what was launched."""
-        self._sweeping.arm(self._dispatcher.now + AFLOAT)
+        """Look in a moment whether somebody has come to receive what was launched.
 
-    def sweep(self, until: float = NEVER) -> None:
-        """Take over what was asked for before ``until``, was launched, and nobody receives."""
+        All keys do at the same moments, so that the thread wakes up once for many of them.
+        """
+        self._sweeping.arm((self._dispatcher.now // AFLOAT + 2) * AFLOAT)
+
+    def sweep(self, until: float = NEVER) -> bool:
+        """Take over what was asked for before ``until``, was launched, and nobody receives; return whether any was."""
         afloat = self._pool.afloat
+        if not afloat or afloat[0][0] > until:
+            return False
         while afloat and afloat[0][0] <= until:
             _, raft = afloat.popleft()
             self.land(raft)
+        return True
 
     def land(self, raft: Raft) -> None:
         """Take over this request, if it was launched and nobody receives it."""
@@ -101,11 +108,11 @@ class Claims:
             self._carry_on(connection, lessee)
 
     def _on_sweep(self) -> None:
-        """Take over what was launched a while ago; look again if there is more."""
+        """Take over what was launched a while ago; look again, without being told to, while callers launch more."""
         pool = self._pool
-        self.sweep(self._dispatcher.now - AFLOAT)
-        pool.is_swept = False
-        if pool.afloat:  # some may have come before that
+        goes_on = self.sweep(self._dispatcher.now - AFLOAT)
+        pool.is_swept = goes_on
+        if goes_on or pool.afloat:  # some may have come before that
             pool.is_swept = True
             self.launched()
 
