@@ -43,8 +43,8 @@ another machine, absolute figures are not.
   *connections* has what was opened or, where the server does not count, was open in the end.
 - *Every answer's body is compared*, and over HTTP/2 the version is. Where there is TLS, the certificate is verified. A
   wrong answer ends a cell, a failed request is reported below.
-- *Servers run in sessions of their own*, as services do: Linux shares the cores out between sessions, and only then
-  between the threads of each.
+- *Servers run in sessions of their own*, as services do: Linux shares the cores out between sessions (autogroup), and
+  only then between the threads of each.
 - *CPU* is that of the client's process, all its threads together, user and system; the server's is not in it, but takes
   its share of the cores. p50 and p99 are of single requests; with 10,000 in flight, of the time until all of them are
   answered.

@@ -20,7 +20,6 @@ from tests.servers.raw import RawServer, always
 from tests.servers.wire import chunked, respond
 from tests.waiting import eventually
 from turbopool import Client, PoolFull
-from turbopool.actors.pool import TLS_CALLERS
 
 OK = b"HTTP/1.1 200 OK\r\n"
 LARGE = bytes(range(256)) * 4096
@@ -178,10 +177,8 @@ def test_connections_that_were_made_ahead_serve_callers_as_any_other() -> None:
         assert_balanced(client, server, connections=2)
 
 
-def test_of_a_crowd_over_tls_the_first_drive_and_the_others_leave_it_to_the_dispatcher(
-    scheme: Authority | None,
-) -> None:
-    """BEH-P44: in clear everybody drives who finds a connection idle."""
+def test_of_a_crowd_everybody_drives_who_finds_a_connection_idle(scheme: Authority | None) -> None:
+    """BEH-P44: over TLS as well."""
     gate, most = Gate(respond(NEXT)), 6
     context, verify = (None, True) if scheme is None else (scheme.server_context(), scheme.ca_file)
     with (
@@ -197,7 +194,7 @@ def test_of_a_crowd_over_tls_the_first_drive_and_the_others_leave_it_to_the_disp
             for n in range(most):
                 calls.append(threads.submit([send, send_async][n % 2], client, "GET", "/x"))
                 eventually(lambda n=n: len(server.requests) + client.stats().waiting == n + 2)  # type: ignore[misc]
-            assert len(server.requests) - 1 == (most if scheme is None else TLS_CALLERS)
+            assert len(server.requests) - 1 == most
         server.wait_for_requests(most + 1)
         gate.opened.set()
         assert [call.result(30).content for call in calls] == [NEXT] * most

@@ -19,7 +19,7 @@ from turbopool.transport.interfaces import READ
 from turbopool.transport.landlord import Ending, Lendable
 
 AFLOAT = 0.005
-"""Seconds for which a launched request is left to whoever waits for it; within as many more the dispatcher takes it
+"""Seconds for which a launched request is left to whoever waits for it; within as many more, the dispatcher takes it
 over."""
 AGAIN = 2.0
 """Seconds until the second look at what nobody seems to use."""
@@ -88,10 +88,16 @@ class Claims:
 
         All keys do at the same moments, so that the thread wakes up once for many of them.
         """
-        self._sweeping.arm((self._dispatcher.now // AFLOAT + 2) * AFLOAT)
+        self._sweep_at(2)
+
+    def _sweep_at(self, ticks: int) -> None:
+        self._sweeping.arm((self._dispatcher.now // AFLOAT + ticks) * AFLOAT)
 
     def sweep(self, until: float = NEVER) -> bool:
-        """Take over what was asked for before ``until``, was launched, and nobody receives; return whether any was."""
+        """Take over what was asked for before ``until``, was launched, and nobody receives.
+
+        Return whether anything that old had been launched, received or not.
+        """
         afloat = self._pool.afloat
         if not afloat or afloat[0][0] > until:
             return False
@@ -114,7 +120,7 @@ class Claims:
         pool.is_swept = goes_on
         if goes_on or pool.afloat:  # some may have come before that
             pool.is_swept = True
-            self.launched()
+            self._sweep_at(1)
 
     # -- left behind by callers ------------------------------------------------------------------------------
 

@@ -21,9 +21,6 @@ from turbopool.transport.exchange import Exchange, Raft, unmoor
 from turbopool.transport.interfaces import Dial
 from turbopool.transport.landlord import ConnectionSettings, Ending, Lendable
 
-TLS_CALLERS = 3
-"""Connections of one key that may be busy over TLS for a caller's thread to drive another by itself: each of OpenSSL's
-calls lets go of the interpreter, so a crowd of callers waits for one another longer than for the dispatcher."""
 RETIRE_AFTER = 60.0
 """Seconds without connections and requests after which a manager retires, so that thousands of hosts stay bounded."""
 
@@ -62,15 +59,13 @@ class Pool:
     """The bounds over all keys."""
     is_shared: bool = False
     """Whether callers' threads may drive connections on this platform."""
-    crowd: int = field(init=False)
-    """How many connections may be busy for a caller's thread to take another by itself."""
     is_draining: bool = False
     """Whether its manager ends."""
     early: deque[Exchange] = field(default_factory=deque)
     """On their way through the supervisor, though the pool was there when they were told of: who came later waits."""
     afloat: deque[tuple[float, Raft]] = field(default_factory=deque)
-    """Launched by callers, the oldest first, and when they were asked for; those that have been received since are no
-    more on it, so that it keeps nothing of them in memory."""
+    """Launched by callers, the oldest first, and when they were asked for. A raft is empty once somebody has claimed
+    what was on it, so this keeps no response alive."""
     is_swept: bool = False
     """Whether the manager is going to look at those."""
     orphans: dict[ClaimableConnection, None] = field(default_factory=dict)
@@ -87,7 +82,6 @@ class Pool:
 
     def __post_init__(self) -> None:
         self.ledger = self._new_ledger()
-        self.crowd = TLS_CALLERS if self.key.scheme == "https" else self.settings.limit
         self.recovery = Recovery(self.settings.reconnect)
 
     @property

@@ -25,8 +25,7 @@ clock = SystemClock.now
 def drive(pool: Pool, exchange: Exchange) -> bool:
     """Run a request in the calling thread, over an idle connection; its future has the outcome then, or will have it.
 
-    Return False if there is no such connection, too many are busy already, or the request is not one to be sent in one
-    go.
+    Return False if there is no such connection, or the request is not one to be sent in one go.
     """
     books = _books(pool, exchange)
     if books is None:
@@ -140,7 +139,7 @@ def _books(pool: Pool, exchange: Exchange) -> Shelf | None:
     books = pool.ledger
     if not books.idle or exchange.wire.whole is None or not exchange.in_memory:
         return None
-    return books if isinstance(books, Ledger) and books.busy < pool.crowd else None
+    return books if isinstance(books, Ledger) else None
 
 
 def _claim(pool: Pool, books: Shelf, exchange: Exchange) -> ClaimableConnection | None:
@@ -165,7 +164,8 @@ def _put_back(pool: Pool, books: Shelf, connection: ClaimableConnection, exchang
     """Make a connection idle again, then look whether anybody has to know."""
     connection.give_back()
     is_awaited = books.put_back(connection)
-    if (connection.is_hung_up or pool.ledger is not books) and books.take(connection):
+    is_lost = connection.is_hung_up or connection.is_orphaned or pool.ledger is not books
+    if is_lost and books.take(connection):
         connection.stamp(exchange)
         _hand_in(pool, connection, Release(connection, exchange, reusable=False))
     elif is_awaited or connection.idle_until < pool.looks_at or pool.is_shut():

@@ -16,11 +16,11 @@ import ssl
 import struct
 import sys
 
-from turbopool.clock import NEVER, SystemClock
+from turbopool.clock import NEVER
 from turbopool.config.tls import TlsContext
 from turbopool.transport import quick
 from turbopool.transport.interfaces import RECEIVE_BYTES
-from turbopool.transport.spinning import spinner
+from turbopool.transport.spinning import Spinner, spinner, tls_spinner
 
 _USUAL_BYTES = 65_536
 """Bytes asked for once few do not do; a buffer beyond 128 KiB costs a system call, so it is used when filled."""
@@ -38,21 +38,21 @@ _PATIENCE_STEP = 0.05
 """Seconds by which a wait may be too long or short before the kernel is told another bound: one system call less."""
 _LEAST_PATIENCE = 0.001
 """Seconds; the kernel takes 0 for no bound at all."""
-_clock = SystemClock.now
 
 
 class TcpChannel:
     """A connected TCP socket."""
 
-    __slots__ = ("_is_counted", "_patience", "_size", "_sock", "fd")
+    __slots__ = ("_is_counted", "_patience", "_size", "_sock", "_spinner", "fd")
 
     version: str | None = None
     truncated = False
     buffered = False
     ended = False
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, spinner: Spinner | None = spinner) -> None:
         sock.settimeout(None)
+        self._spinner = spinner
         self._sock = sock
         self.fd = sock.fileno()
         self._size = quick.MOST
@@ -124,19 +124,10 @@ class TcpChannel:
 
     def await_bytes(self, patience: float) -> bytes | None:
         """Return what arrives, ``b""`` at the end, None when nothing does for about ``patience`` seconds. Blocks."""
-        if spinner is None:
-            return self._sleep(patience)
-        data, phase, began = None, spinner.phase, _clock()
-        if phase.looks:
-            data = spinner.look(self.receive, began)
-        if data is None:
-            data = self._sleep(patience)
-        if data:
-            now = _clock()
-            spinner.note(phase, now - began, now)
-        return data
-
-    def _sleep(self, patience: float) -> bytes | None:
+        if self._spinner is not None and self._spinner.phase.looks:
+            data = self._spinner.look(self.receive)
+            if data is not None:
+                return data
         if abs(patience - self._patience) > _PATIENCE_STEP:
             self._set_patience(patience)
         try:
@@ -146,6 +137,11 @@ class TcpChannel:
         if len(data) >= quick.MOST or self._size != quick.MOST:
             self._note_size(len(data))
         return data
+
+    def note_answer(self, seconds: float, now: float) -> None:
+        """Learn what a response took whose bytes were awaited."""
+        if self._spinner is not None:
+            self._spinner.note(seconds, now)
 
     def _set_patience(self, patience: float) -> None:
         self._patience = patience
@@ -214,7 +210,7 @@ class TlsChannel:
     )  # fmt: skip
 
     def __init__(self, sock: socket.socket, context: TlsContext, server_hostname: str) -> None:
-        self._tcp = TcpChannel(sock)
+        self._tcp = TcpChannel(sock, tls_spinner)
         self.fd = self._tcp.fd
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -342,6 +338,10 @@ class TlsChannel:
         """Return what arrives, not put into ``room``: plaintext has to be made elsewhere. Blocks."""
         del room
         return self.await_bytes(patience)
+
+    def note_answer(self, seconds: float, now: float) -> None:
+        """Learn what a response took whose bytes were awaited."""
+        self._tcp.note_answer(seconds, now)
 
     def is_empty(self) -> bool:
         """Whether nothing waits to be received; False if that is not known."""

@@ -130,6 +130,7 @@ class ClaimableConnection(Http1Connection):
         self.completed += 1
         try:
             if exchange.completion.succeed(self._conclude(exchange, now)):
+                self._channel.note_answer(now - exchange.asked_at, now)
                 return True
         except BaseException:  # an interrupt: the reactor concludes it, with all of the body
             self._parser.pieces = pieces
@@ -258,5 +259,5 @@ class ClaimableConnection(Http1Connection):
         if self.claimed:
             self.is_orphaned = True
             self.hang_up()
-        else:
+        if not self.claimed:  # any more: who put it back meanwhile had not seen it
             self.abandon()

@@ -156,6 +156,10 @@ class Channel(Sink, Protocol):
         """Return what arrives, as :meth:`await_bytes` does, perhaps as the filled part of ``room``. Blocks."""
         ...
 
+    def note_answer(self, seconds: float, now: float) -> None:
+        """Learn how long a whole request took the thread that awaited its response."""
+        ...
+
     def hang_up(self) -> None:
         """End the stream both ways without closing it, so that whoever waits for bytes wakes up. Any thread."""
         ...

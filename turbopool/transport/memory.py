@@ -193,6 +193,9 @@ class MemoryChannel:
         del patience
         return self.receive_into(room)
 
+    def note_answer(self, seconds: float, now: float) -> None:
+        """Learn nothing."""
+
     def hang_up(self) -> None:
         """End the stream for whoever reads."""
         self.feed(b"")
