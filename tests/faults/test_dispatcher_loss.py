@@ -20,6 +20,7 @@ from tests.servers.raw import RawServer, always
 from tests.servers.wire import respond
 from tests.waiting import SPENT, eventually
 from turbopool import Client, ManagerCrashed, ResponseFuture
+from turbopool.transport.claimable import ClaimableConnection
 
 
 @pytest.fixture
@@ -91,6 +92,35 @@ def test_everything_on_a_thread_that_dies_fails_at_once(
         for one in (client, other):
             assert_begins_afresh(one, server)
         assert len(dispatchers()) == 1
+
+
+@pytest.mark.parametrize("moment", ["give_back", "rest"])
+def test_a_connection_that_is_put_back_as_the_thread_dies_is_closed(
+    pollers: list[BreakablePoller], moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLT-P8: before or after it counts as claimed no more; its caller has the response."""
+    with (
+        RawServer(always(respond(NEXT))) as server,
+        Client(base_url=server.url) as client,
+        Client(base_url=server.url) as other,
+    ):
+        for _ in range(2):
+            client.get("/next")
+        ending = getattr(ClaimableConnection, moment)
+
+        def end_late(connection: ClaimableConnection, *moments: float) -> None:
+            monkeypatch.undo()
+            (thread,) = dispatchers()
+            pollers[0].fault = OSError("the poller broke")
+            nudge = other.send_async("GET", "/next")
+            thread.join(30)
+            assert isinstance(nudge.exception(), ManagerCrashed)
+            ending(connection, *moments)
+
+        monkeypatch.setattr(ClaimableConnection, moment, end_late)
+        assert client.get("/next").content == NEXT
+        server.wait_until(lambda server: server.open == 0)
+        assert_begins_afresh(client, server)
 
 
 def _gone_at_first(conn: Conn) -> None:
