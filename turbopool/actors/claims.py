@@ -98,13 +98,12 @@ class Claims:
 
         Return whether anything that old had been launched, received or not.
         """
-        afloat = self._pool.afloat
-        if not afloat or afloat[0][0] > until:
-            return False
+        afloat, found = self._pool.afloat, False
         while afloat and afloat[0][0] <= until:
             _, raft = afloat.popleft()
             self.land(raft)
-        return True
+            found = True
+        return found
 
     def land(self, raft: Raft) -> None:
         """Take over this request, if it was launched and nobody receives it."""
@@ -116,9 +115,8 @@ class Claims:
     def _on_sweep(self) -> None:
         """Take over what was launched a while ago; look again, without being told to, while callers launch more."""
         pool = self._pool
-        goes_on = self.sweep(self._dispatcher.now - AFLOAT)
-        pool.is_swept = goes_on
-        if goes_on or pool.afloat:  # some may have come before that
+        pool.is_swept = self.sweep(self._dispatcher.now - AFLOAT)
+        if pool.is_swept or pool.afloat:  # some may have come before that
             pool.is_swept = True
             self._sweep_at(1)
 

@@ -49,7 +49,7 @@ class Phase:
     Args:
         looks: whether they look before they sleep.
         until: when it may end.
-        least: waits after which it may end.
+        least: requests after which it may end.
         rival: if this is a trial, the seconds that they took on average in the phase before; else None.
     """
 
