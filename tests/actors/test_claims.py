@@ -29,12 +29,12 @@ class Harbour:
         self.told = 0
         self.taken_over: dict[int, float] = {}
         self.pool = SimpleNamespace(afloat=deque(), is_swept=False, ledger=Mock(spec=Ledger))
-        self._fire: Callable[[], None] = lambda: None
+        self.fire: Callable[[], None] = lambda: None
         self.claims = Claims(self.pool, self, lambda _: None, lambda _: None)  # type: ignore[arg-type]
 
     def timer(self, callback: Callable[[], None], _: object) -> Harbour:
         """Be the timer, too."""
-        self._fire = callback
+        self.fire = callback
         return self
 
     def arm(self, due: float) -> None:
@@ -60,7 +60,7 @@ class Harbour:
             self.now += STEP
             if self.now >= self.due:
                 self.due = NEVER
-                self._fire()
+                self.fire()
 
 
 @pytest.fixture
@@ -87,6 +87,16 @@ def test_while_callers_launch_more_the_manager_need_not_be_told_again(harbour: H
     assert harbour.told == 1
     assert not harbour.taken_over
     assert len(harbour.pool.afloat) < 10
+
+
+def test_every_look_lies_ahead_of_the_one_before(harbour: Harbour) -> None:
+    """In floating point, too, whatever the clock says: or the dispatcher would do nothing but look."""
+    for _ in range(5_000):
+        before = harbour.due if harbour.due != NEVER else harbour.now
+        harbour.now = before
+        harbour.launch(0)
+        harbour.fire()
+        assert harbour.due > before
 
 
 def test_it_stops_looking_when_nothing_is_launched_any_more(harbour: Harbour) -> None:

@@ -18,9 +18,9 @@ from turbopool.transport.exchange import Exchange, Raft, unmoor
 from turbopool.transport.interfaces import READ
 from turbopool.transport.landlord import Ending, Lendable
 
-AFLOAT = 0.005
+AFLOAT = 2**-8
 """Seconds for which a launched request is left to whoever waits for it; within as many more, the dispatcher takes it
-over."""
+over. A power of two: its multiples are exact, or the next of them might not lie ahead."""
 AGAIN = 2.0
 """Seconds until the second look at what nobody seems to use."""
 PATROL = 60.0
