@@ -187,7 +187,7 @@ class Crowd:
     def look(self) -> None:
         """Look at the bounds, and at what the channels saw."""
         assert not self.faults, self.faults
-        if "crash" in self.plan.events:
+        if {"crash", "stop"} & set(self.plan.events):
             return  # what callers' threads have of a dead manager's connections is theirs until they see it
         count = len(self.stage.open) + len(self.stage.dialer.pending)
         assert count <= self.plan.limit, f"{count} connections"
@@ -225,7 +225,7 @@ class Crowd:
         self.stage.settle()
         if KEY in self.stage.pools and not self.scheduler.killed:
             stats = self.stage.stats()
-            if "crash" not in self.plan.events:  # then what was under way may be counted too low
+            if not {"crash", "stop"} & set(self.plan.events):  # then what was under way may be counted too low
                 assert (stats.completed, stats.failed) == (good, bad), stats
             assert (stats.in_flight, stats.waiting, stats.leased) == (0, 0, 0), stats
             assert stats.opened - stats.closed == stats.idle == len(self.stage.open), stats
@@ -311,7 +311,7 @@ class Crowd:
             self.scheduler.give_way()
             self.disturb(event)
 
-    def disturb(self, event: str) -> None:  # noqa: C901 - a line an event
+    def disturb(self, event: str) -> None:  # noqa: C901, PLR0912 - a line an event
         """Let something happen."""
         stage = self.stage
         its = stage.pools.get(KEY)
@@ -320,6 +320,10 @@ class Crowd:
                 tell(its.ref, EvictIdle(everything=event == "evict"))
             case "crash" if its is not None:
                 tell(its.ref, Bug())
+            case "stop" if its is not None:
+                base.stop(its.ref)
+            case "stop all":  # the supervisor does the rest
+                base.stop(stage.supervisor)
             case "drain" | "halt":
                 stage.is_disposed = True
                 ending = (

@@ -89,6 +89,17 @@ def test_a_crash_of_the_manager_leaves_nobody_waiting(plan: Plan, switches: Swit
     Crowd(plan, Schedule(switches)).run()
 
 
+@given(plan=plans(events=("stop", "stop all", "evict")), switches=switches())
+@example(Plan((("send",), ("send",)), 2, (), ("stop",)), [(1, 0)] * 3)  # what is handed in afterwards is struck out
+@example(  # what is launched meanwhile fails, and nobody comes to receive it
+    Plan((("send", "leave"), ("async",)), 2, (), ("stop all",)), [(1, 1), (62, 1), (104, 0)]
+)
+@settings(max_examples=150)
+def test_actors_that_somebody_stops_leave_nothing_behind(plan: Plan, switches: Switches) -> None:
+    """The supervisor and its managers, or a manager alone."""
+    Crowd(plan, Schedule(switches)).run()
+
+
 @given(
     plan=plans(("ok", "split", "close", "late")),
     switches=switches(),

@@ -6,8 +6,9 @@ import ctypes
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import wait
+from contextlib import contextmanager
 
 import pytest
 
@@ -21,6 +22,7 @@ from tests.servers.wire import respond
 from tests.waiting import SPENT, eventually
 from turbopool import Client, ManagerCrashed, ResponseFuture
 from turbopool.transport.claimable import ClaimableConnection
+from turbopool.transport.exchange import Exchange
 
 
 @pytest.fixture
@@ -94,11 +96,9 @@ def test_everything_on_a_thread_that_dies_fails_at_once(
         assert len(dispatchers()) == 1
 
 
-@pytest.mark.parametrize("moment", ["give_back", "rest"])
-def test_a_connection_that_is_put_back_as_the_thread_dies_is_closed(
-    pollers: list[BreakablePoller], moment: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """FLT-P8: before or after it counts as claimed no more; its caller has the response."""
+@contextmanager
+def _at_ease() -> Iterator[tuple[RawServer, Client, Client]]:
+    """A client with an idle connection, and another one beside it."""
     with (
         RawServer(always(respond(NEXT))) as server,
         Client(base_url=server.url) as client,
@@ -106,19 +106,57 @@ def test_a_connection_that_is_put_back_as_the_thread_dies_is_closed(
     ):
         for _ in range(2):
             client.get("/next")
+        yield server, client, other
+
+
+def _kill(poller: BreakablePoller, other: Client) -> None:
+    """Let the thread die, and wait until it has."""
+    (thread,) = dispatchers()
+    poller.fault = OSError("the poller broke")
+    nudge = other.send_async("GET", "/next")
+    thread.join(30)
+    assert isinstance(nudge.exception(30), ManagerCrashed)
+
+
+@pytest.mark.parametrize("moment", ["give_back", "rest"])
+def test_a_connection_that_is_put_back_as_the_thread_dies_is_closed(
+    pollers: list[BreakablePoller], moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLT-P8: before or after it counts as claimed no more; its caller has the response."""
+    with _at_ease() as (server, client, other):
         ending = getattr(ClaimableConnection, moment)
 
         def end_late(connection: ClaimableConnection, *moments: float) -> None:
             monkeypatch.undo()
-            (thread,) = dispatchers()
-            pollers[0].fault = OSError("the poller broke")
-            nudge = other.send_async("GET", "/next")
-            thread.join(30)
-            assert isinstance(nudge.exception(), ManagerCrashed)
+            _kill(pollers[0], other)
             ending(connection, *moments)
 
         monkeypatch.setattr(ClaimableConnection, moment, end_late)
         assert client.get("/next").content == NEXT
+        server.wait_until(lambda server: server.open == 0)
+        assert_begins_afresh(client, server)
+
+
+@pytest.mark.parametrize("is_afloat", [False, True])
+def test_a_connection_whose_request_was_launched_as_the_thread_dies_is_closed(
+    pollers: list[BreakablePoller], *, is_afloat: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLT-P8: its request has failed, so nobody comes to receive the response."""
+    with _at_ease() as (server, client, other):
+        send = ClaimableConnection.send
+
+        def send_and_kill(connection: ClaimableConnection, exchange: Exchange) -> bool:
+            monkeypatch.undo()
+            is_sent = send(connection, exchange)
+            _kill(pollers[0], other)
+            return is_sent
+
+        if not is_afloat:
+            monkeypatch.setattr(ClaimableConnection, "send", send_and_kill)
+        future = client.send_async("GET", "/next")
+        if is_afloat:
+            _kill(pollers[0], other)
+        assert_says_what_is_known(future.exception(30), ManagerCrashed, sent=True)
         server.wait_until(lambda server: server.open == 0)
         assert_begins_afresh(client, server)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import pykka
@@ -11,11 +12,14 @@ import pytest
 from tests.face.handlers import Echoed, echo
 from tests.faults.actors import (
     Ref,
+    assert_says_what_is_known,
     client_of,
+    kill,
     managers,
     outcomes_of,
 )
 from tests.faults.aftermath import healthy
+from tests.faults.driven import idle
 from tests.servers.raw import RawServer, always
 from tests.waiting import eventually
 from turbopool import ManagerCrashed, TurboPoolError
@@ -23,8 +27,11 @@ from turbopool.actors import restart
 from turbopool.actors.base import DispatchedActor
 from turbopool.actors.dispatcher import Dispatcher
 from turbopool.actors.poller import system_poller, system_waker
+from turbopool.actors.supervisor import SupervisorActor
 from turbopool.actors.tcp_manager import TcpConnectionManagerActor
 from turbopool.clock import SystemClock
+from turbopool.transport.claimable import ClaimableConnection
+from turbopool.transport.exchange import Exchange
 
 # -- messages that race an end -----------------------------------------------------------------------------
 
@@ -133,6 +140,33 @@ def test_a_manager_that_cannot_start_fails_its_requests_at_once(
 
 
 # -- somebody else's stop_all() ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_stopped", [True, False])
+def test_a_caller_that_is_slow_to_put_its_connection_back_keeps_no_manager_of_a_dead_supervisor(
+    monkeypatch: pytest.MonkeyPatch, *, is_stopped: bool
+) -> None:
+    """FLT-P8: its dispatcher is stopped as soon as the next request finds that out, and may not leave it behind."""
+    conclude, has_response, go_on = ClaimableConnection.conclude, threading.Event(), threading.Event()
+
+    def slow(connection: ClaimableConnection, exchange: Exchange) -> bool:
+        has_response.set()
+        assert go_on.wait(30)
+        return conclude(connection, exchange)
+
+    with idle(healthy) as (_, client), ThreadPoolExecutor(1) as threads:
+        with monkeypatch.context() as patch:
+            patch.setattr(ClaimableConnection, "conclude", slow)
+            held = threads.submit(client.get, "/held")
+            assert has_response.wait(30)
+        before = managers()
+        (supervisor,) = pykka.ActorRegistry.get_by_class(SupervisorActor)
+        supervisor.stop(timeout=20) if is_stopped else kill(supervisor)
+        assert client.get("/next").is_success
+        assert not any(manager.is_alive() for manager in before)
+        go_on.set()
+        assert_says_what_is_known(held.exception(30), ManagerCrashed, sent=True)
+        assert client.get("/after").is_success
 
 
 @pytest.mark.concurrency

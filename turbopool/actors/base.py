@@ -172,6 +172,11 @@ def tell(ref: pykka.ActorRef[Any], message: object) -> bool:
     return True
 
 
+def stop(ref: pykka.ActorRef[Any]) -> bool:
+    """Have an actor stop when it has handled what it was told before, and return whether it lives to. Any thread."""
+    return tell(ref, _ActorStop())
+
+
 def leave(ref: pykka.ActorRef[Any], message: object) -> None:
     """Tell an actor that may have stopped; then ``undelivered`` answers. Any thread."""
     ref.actor_inbox.put(Envelope(message))

@@ -105,6 +105,31 @@ class Claims:
             found = True
         return found
 
+    def scuttle(self, ending: Ending) -> None:
+        """Close what was launched while the manager stopped; its requests have failed, or do now."""
+        pool = self._pool
+        pool.is_swept = False
+        while pool.afloat:
+            _, raft = pool.afloat.popleft()
+            launched = unmoor(raft)
+            if launched is not None:
+                _, connection, _ = launched
+                connection.kill(ending)
+                self.scrap(connection)
+
+    def scrap(self, connection: Lendable) -> None:
+        """Close what was put back or handed in when the manager had stopped.
+
+        It is struck out, too, unless the supervisor has buried these books and counted it already, or is going to: then
+        it fails the request as well.
+        """
+        connection.close()
+        ledger = self._ledger
+        exchange = connection.exchange if isinstance(connection, ClaimableConnection) else None
+        is_over = exchange is None or exchange.done
+        if is_over and self._pool.ledger is ledger and isinstance(ledger, Ledger) and connection in ledger.members:
+            self._drop(connection)
+
     def land(self, raft: Raft) -> None:
         """Take over this request, if it was launched and nobody receives it."""
         launched = unmoor(raft)

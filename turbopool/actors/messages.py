@@ -159,9 +159,7 @@ class Drain:
 
 @dataclass(frozen=True, slots=True)
 class Halt:
-    """Stop now: what is left is failed, because the client is disposed, or because somebody stopped its supervisor."""
-
-    disposed: bool = True
+    """Stop now: what is left is failed, because the client is disposed."""
 
 
 ManagerMessage = (

@@ -132,11 +132,11 @@ class Pool:
         self.closed = self.opened  # first, so that whoever sees one closed sees it counted
         waiting = books.empty_queue()
         lessees = books.lessees()
+        self.is_swept = False
         for _, raft in self.afloat.copy():
             if (launched := unmoor(raft)) is not None:
                 _, connection, _ = launched
                 connection.claimed = False
-        self.is_swept = False
         while (connection := books.grab()) is not None:
             connection.kill(crash)
         for connection in books.carriers():

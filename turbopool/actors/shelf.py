@@ -62,6 +62,8 @@ def launch(pool: Pool, exchange: Exchange) -> bool:
         if not pool.is_swept:
             pool.is_swept = True
             _tell(pool, Launched())
+        if connection.is_orphaned:  # and its future may have failed, so that nobody comes to receive
+            engage(pool, exchange)
     except BaseException:
         _give_up(pool, exchange)
         _clean_up(pool, exchange)

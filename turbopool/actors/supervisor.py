@@ -12,7 +12,7 @@ from typing import assert_never
 import pykka
 
 from turbopool.actors import refusals
-from turbopool.actors.base import DispatchedActor, hand, tell
+from turbopool.actors.base import DispatchedActor, hand, stop, tell
 from turbopool.actors.dispatcher import Dispatcher
 from turbopool.actors.http2_manager import Http2ConnectionManagerActor
 from turbopool.actors.messages import (
@@ -256,10 +256,13 @@ class SupervisorActor(DispatchedActor):
             self.stop()
 
     def on_stop(self) -> None:
-        """Tell whoever waits for the disposal; after a foreign ``stop_all`` the managers were stopped likewise."""
+        """Tell whoever waits for the disposal, and stop the managers, as a foreign ``stop_all`` did or is about to do.
+
+        They do not wait for what callers' threads have claimed: their dispatcher may be stopped at any moment now.
+        """
         self._deadline.close()
         for pool in self._pools.values():
-            if not tell(pool.ref, Halt(disposed=bool(self._disposals))):
+            if not stop(pool.ref):
                 for lessee in pool.bury(lambda sent, key=pool.key: refusals.stopped(key.origin, sent=sent)):  # type: ignore[misc]
                     lessee.refused(refusals.stopped(lessee.origin))
         self._pools.clear()  # callers must not find managers that end

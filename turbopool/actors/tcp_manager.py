@@ -144,7 +144,7 @@ class TcpConnectionManagerActor(DispatchedActor):
             case Drain():
                 self._on_drain(message.queued)
             case Halt():
-                self._on_halt(refusals.disposed if message.disposed else refusals.stopped)
+                self._on_halt()
             case _:
                 assert_never(message)
 
@@ -473,8 +473,8 @@ class TcpConnectionManagerActor(DispatchedActor):
             self._dialing.cancel()
         self._end_if_empty()
 
-    def _on_halt(self, ending: refusals.Ending) -> None:
-        self._ending = ending
+    def _on_halt(self) -> None:
+        self._ending = refusals.disposed
         self._halt()
         self._end_if_empty()
 
@@ -482,13 +482,17 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._pool.is_draining = True
         self._fail_queue()
         self._dialing.cancel()
+        self._pool.is_swept = False  # who launches from now on says so, and is heard or closed; see undelivered
         self._claims.sweep()
         for connection in self._ledger.carriers():
-            connection.kill(lambda sent: self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=sent))
+            connection.kill(self._ended)
             self._drop(connection)
         self._drop_idle()
-        if self._claims.revoke(lambda sent: self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=sent)):
+        if self._claims.revoke(self._ended):
             self._look_at(self._claims.next_patrol(self._dispatcher.now))
+
+    def _ended(self, sent: bool) -> TurboPoolError:  # noqa: FBT001  # an Ending
+        return self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=sent)
 
     def _drop_idle(self) -> None:
         while (connection := self._ledger.grab()) is not None:
@@ -547,9 +551,12 @@ class TcpConnectionManagerActor(DispatchedActor):
                     leave(self._supervisor, Lease(lessee))
             case Shelved():
                 while (connection := self._ledger.grab()) is not None:
-                    connection.close()
+                    self._claims.scrap(connection)
+            case Launched():
+                if not tell(self._pool.ref, message):  # nor is there a replacement
+                    self._claims.scuttle(self._ended)
             case TakeOver() | Release():
-                message.connection.close()
+                self._claims.scrap(message.connection)
             case _:
                 return
 

@@ -19,7 +19,7 @@ from turbopool.clock import NEVER, SystemClock
 from turbopool.errors import DeadlineExceeded, TurboPoolError
 from turbopool.stats import PoolKey
 from turbopool.transport.connection import PROBE_AFTER, Http1Connection
-from turbopool.transport.exchange import Exchange
+from turbopool.transport.exchange import Exchange, unmoor
 from turbopool.transport.interfaces import END_EDGE, READ, WRITE, Channel, Reactor
 from turbopool.transport.landlord import ConnectionSettings, Ending, Landlord
 
@@ -258,6 +258,10 @@ class ClaimableConnection(Http1Connection):
         """Give up the descriptor with the reactor's thread, or wake whoever has it."""
         if self.claimed:
             self.is_orphaned = True
-            self.hang_up()
+            exchange = self.exchange
+            if exchange is None or unmoor(exchange.raft) is None:
+                self.hang_up()
+            else:  # launched, and nobody has it
+                self.claimed = False
         if not self.claimed:  # any more: who put it back meanwhile had not seen it
             self.abandon()
