@@ -68,8 +68,9 @@ What the microseconds of a request are spent on: [profile.md](profile.md), by `m
 ONE_CORE_METHOD = """Only one thread at a time runs Python. With cores to choose from, the scheduler wakes each thread
 where it finds one idle, and the interpreter's lock is handed from core to core; the tables below show what that costs
 here. A process that is kept on one core (`taskset -c 1 python service.py`, or `os.sched_setaffinity(0, {1})`) is spared
-that. turbopool never does this by itself: it would be for all that the process does. Beside it is the best of the
-others, on one core or on all of them, whatever is better for them; the server is always free to run anywhere.
+that. turbopool itself does so for waits only, and while that pays: beyond them it would be for all that the process
+does. Beside it is the best of the others, on one core or on all of them, whatever is better for them; the server is
+always free to run anywhere.
 
 """
 

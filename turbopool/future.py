@@ -21,6 +21,9 @@ from typing import Any, Protocol
 from turbopool.errors import DeadlineExceeded
 from turbopool.models import Response
 from turbopool.transport.exchange import Exchange
+from turbopool.transport.huddle import huddle
+from turbopool.transport.spinning import sleepers
+from turbopool.transport.trials import HUDDLED
 
 _log = logging.getLogger("concurrent.futures")
 """Where Python reports what a done-callback raises; it is seen without any configuration."""
@@ -299,6 +302,9 @@ class ResponseFuture(Future[Response]):
                 timeout = max(0.0, timeout - (time.monotonic() - began))
         if not self.settled:
             self._sleep(timeout)
+            if sleepers is not None and exchange is not None:
+                now = time.monotonic()
+                sleepers.note(now - exchange.asked_at, now)
 
     def _sleep(self, timeout: float | None) -> None:
         """Sleep until settled; at the request's deadline and a grace, settle it here."""
@@ -315,7 +321,7 @@ class ResponseFuture(Future[Response]):
                 self._sleepers[sleeper] = None
         now, own = time.monotonic(), exchange.deadline + GRACE
         end = own if timeout is None else min(own, now + timeout)
-        while not sleeper.acquire(timeout=max(0.0, min(end - now, PATROL))):
+        while not _acquire(sleeper, max(0.0, min(end - now, PATROL))):
             if self.settled:  # by a thread that was interrupted before it had woken this one
                 return
             now = time.monotonic()
@@ -362,6 +368,13 @@ class ResponseFuture(Future[Response]):
 
     def __repr__(self) -> str:
         return f"<ResponseFuture {self._state.lower()}>"
+
+
+def _acquire(lock: LockType, timeout: float) -> bool:
+    """Acquire a lock, waiting in the manner that has proved best."""
+    if sleepers is None or huddle is None or sleepers.phase.manner is not HUDDLED:
+        return lock.acquire(timeout=timeout)
+    return huddle.acquire(lock, timeout)
 
 
 def _call(callback: Callback, future: ResponseFuture, harmless: type[BaseException] = Exception) -> None:

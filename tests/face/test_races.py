@@ -169,7 +169,7 @@ def test_a_destructor_never_runs_under_the_lock_of_all_futures() -> None:
 def test_a_sleeper_whom_nobody_woke_finds_out_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     """BEH-C2: a thread may be interrupted between settling a future and waking those who wait for it."""
     monkeypatch.setattr(future_module, "PATROL", 0.05)
-    never_launched: AnyForm = Mock(raft=[], deadline=NEVER)
+    never_launched: AnyForm = Mock(raft=[], deadline=NEVER, asked_at=0.0)
     future = ResponseFuture(never_launched, Mock())
     response: AnyForm = object()
     with ThreadPoolExecutor(1) as threads:

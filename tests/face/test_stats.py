@@ -132,7 +132,7 @@ def test_a_request_is_seen_on_its_way_through_the_pool() -> None:
     gate = Gate()
     with RawServer(gate) as server, Client(base_url=server.url, max_conns_per_host=2) as client:
         futures = [client.send_async("GET", f"/{n}") for n in range(5)]
-        eventually(lambda: client.stats().leased == 2)
+        eventually(lambda: (client.stats().leased, client.stats().requests) == (2, 2))
         before = only(client)
         gate.opened.set()
         for future in futures:

@@ -1,4 +1,4 @@
-"""Looks before sleeping: what the spinner tries, measures and settles for."""
+"""Looks before sleeping: alone, in a huddle, over a socket, and few at a time."""
 
 from __future__ import annotations
 
@@ -8,34 +8,28 @@ import socket
 import threading
 from _thread import allocate_lock
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from time import monotonic
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
+from tests.transport.machine import Cores, Time
 from tests.waiting import PATIENCE, eventually
 from turbopool.transport import spinning
 from turbopool.transport.channel import TcpChannel
-from turbopool.transport.spinning import ENOUGH, LONGEST, SETTLED, SPIN, TRIAL, TURN, Phase, Spinner, Turnstile
+from turbopool.transport.huddle import Huddle
+from turbopool.transport.spinning import SPIN, TURN, Spinner, Turnstile, trials_of
+from turbopool.transport.trials import HUDDLED, LOOKING, SLEEPING, Manner, Phase, Trials
 
 US = 1e-6
+NEVER = float("inf")
 
 
-class Time:
-    """A clock that passes only as told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """Return the present moment."""
-        return self.now
-
-    def passes(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += seconds
+def a_huddle(cores: Cores, monkeypatch: pytest.MonkeyPatch) -> Huddle:
+    """One at :data:`Cores.HOME`, for any thread."""
+    monkeypatch.setattr("turbopool.transport.huddle._main", None)
+    huddle = Huddle(cores)
+    huddle.join("a test")
+    return huddle
 
 
 @pytest.fixture
@@ -46,18 +40,6 @@ def time() -> Time:
 @pytest.fixture
 def spinner(time: Time) -> Spinner:
     return Spinner(time, lambda: time.passes(2 * US))
-
-
-def work(spinner: Spinner, time: Time, seconds: float, wait: Callable[[Phase], float]) -> float:
-    """Wait for answers one after the other; return the part of the time in which it was looked for them."""
-    began, looked = time.now, 0.0
-    while time.now < began + seconds:
-        phase, before = spinner.phase, time.now
-        time.passes(wait(phase))
-        looked += (time.now - before) * phase.looks
-        spinner.note(time.now - before, time.now)
-        time.passes(10 * US)  # for something else
-    return looked / (time.now - began)
 
 
 # -- a look --------------------------------------------------------------------------------------------------
@@ -103,102 +85,43 @@ def test_what_receiving_raises_is_the_callers(spinner: Spinner) -> None:
         spinner.look(receive)
 
 
-# -- what is settled for -------------------------------------------------------------------------------------
+# -- in a huddle ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("looking", "sleeping", "is_looked_for"),
-    [
-        pytest.param(40 * US, 90 * US, True, id="a server nearby"),
-        pytest.param(90 * US, 90 * US, False, id="no difference"),
-        pytest.param(88 * US, 90 * US, False, id="hardly any"),
-        pytest.param(5_300 * US, 60 * US, False, id="a thread that computes takes the interpreter each time"),
-        pytest.param(1_050 * US, 1_000 * US, False, id="a server in another town"),
-        pytest.param(1.0, 1.0, False, id="a server that takes its time"),
-    ],
-)
-def test_all_do_what_made_them_wait_less(
-    spinner: Spinner, time: Time, looking: float, sleeping: float, *, is_looked_for: bool
+@pytest.mark.parametrize("manner", Manner)
+def test_a_look_moves_home_after_it_let_others_go_while_that_is_what_pays(
+    time: Time, monkeypatch: pytest.MonkeyPatch, manner: Manner
 ) -> None:
-    def wait(phase: Phase) -> float:
-        return looking if phase.looks else sleeping
+    cores, asked_on = Cores(), list[int]()
+    huddle = a_huddle(cores, monkeypatch)
 
-    work(spinner, time, 2 * (SETTLED + TRIAL) + 4 * ENOUGH * max(looking, sleeping), wait)
-    part = work(spinner, time, 20 * SETTLED + 1_000 * sleeping, wait)
-    assert part > 0.6 if is_looked_for else part < 0.2
+    def let_others_go() -> None:
+        cores.core = 3
 
+    def receive() -> bytes:
+        asked_on.append(cores.core)
+        return b"x"
 
-def test_they_change_when_the_world_does(spinner: Spinner, time: Time) -> None:
-    def quiet(phase: Phase) -> float:
-        return 40 * US if phase.looks else 90 * US
-
-    def crowded(phase: Phase) -> float:
-        return 4_000 * US if phase.looks else 90 * US
-
-    for _ in range(3):
-        work(spinner, time, 2 * (SETTLED + TRIAL), quiet)
-        assert work(spinner, time, 10 * SETTLED, quiet) > 0.6
-        work(spinner, time, 2 * (SETTLED + TRIAL), crowded)
-        assert work(spinner, time, 10 * SETTLED, crowded) < 0.2
+    spinner = Spinner(time, let_others_go, huddle=huddle)
+    spinner.trials.phase = Phase(manner, NEVER)
+    assert spinner.look(receive) == b"x"
+    assert asked_on == [Cores.HOME if manner is HUDDLED else 3]
+    assert cores.may == Cores.ALL
 
 
-def test_rare_waits_are_judged_too(spinner: Spinner, time: Time) -> None:
-    def wait(phase: Phase) -> float:
-        time.passes(1.0)
-        return 5_000 * US if phase.looks else 500 * US
-
-    work(spinner, time, 3.0 * ENOUGH, wait)
-    looked = [spinner.phase.looks for _ in range(100) if work(spinner, time, 10.0, wait) >= 0]
-    assert sum(looked) < 20
-
-
-def test_a_very_long_wait_does_not_outweigh_all_others() -> None:
-    phase = Phase(0.0, looks=True)
-    phase.note(3_600.0)
-    for _ in range(ENOUGH):
-        phase.note(50 * US)
-    trial = phase.next(1.0)
-    assert trial.rival is not None
-    assert trial.rival < LONGEST
-
-
-def test_a_phase_lasts_until_there_is_enough_to_judge_by(spinner: Spinner, time: Time) -> None:
-    first = spinner.phase
-    time.passes(10 * SETTLED)
-    for _ in range(ENOUGH - 1):
-        spinner.note(50 * US, time.now)
-        assert spinner.phase is first
-    spinner.note(50 * US, time.now)
-    assert spinner.phase is not first
-    assert not spinner.phase.looks
-
-
-def test_a_phase_lasts_its_time(spinner: Spinner, time: Time) -> None:
-    first = spinner.phase
-    for _ in range(10 * ENOUGH):
-        spinner.note(50 * US, time.now)
-    assert spinner.phase is first
-    time.passes(TRIAL)
-    spinner.note(50 * US, time.now)
-    assert spinner.phase is not first
-
-
-@given(stretches=st.lists(st.tuples(st.floats(0, 2), st.floats(0, 0.01)), min_size=6, max_size=12))
-def test_after_a_trial_comes_a_long_phase_and_after_that_a_trial(stretches: list[tuple[float, float]]) -> None:
-    time = Time()
-    spinner = Spinner(time, lambda: None)
-    seen = [(time.now, spinner.phase)]
-    for seconds, pause in stretches:
-        for _ in range(400):
-            time.passes(pause + 1e-3)
-            spinner.note(seconds, time.now)
-            if spinner.phase is not seen[-1][1]:
-                seen.append((time.now, spinner.phase))
-    assert len(seen) > 3
-    for (began, before), (ended, after) in pairwise(seen):
-        assert ended - began >= (TRIAL if before.rival is not None or before is seen[0][1] else SETTLED) - US
-        assert (after.rival is None) is (before.rival is not None)
-        assert before.rival is not None or after.looks is not before.looks
+@pytest.mark.parametrize("with_huddle", [True, False])
+def test_a_huddle_is_tried_where_there_is_one_and_is_joined_and_left_for_it(time: Time, *, with_huddle: bool) -> None:
+    huddle = Huddle(Cores())
+    trials = trials_of("party", (LOOKING, SLEEPING), time, huddle if with_huddle else None)
+    assert trials.phase.manner is LOOKING
+    tried = set()
+    for _ in range(10_000):
+        time.passes(1e-3)
+        trials.note(50 * US, time.now)
+        manner = trials.phase.manner
+        tried.add(manner)
+        assert huddle.home == (Cores.HOME if manner is HUDDLED else None)
+    assert tried == ({*Manner} if with_huddle else {LOOKING, SLEEPING})
 
 
 # -- over a socket -------------------------------------------------------------------------------------------
@@ -213,37 +136,43 @@ def pair() -> Iterator[tuple[TcpChannel, socket.socket]]:
         channel.close()
 
 
-@pytest.fixture(params=[True, False], ids=["looks", "sleeps"])
-def looks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
-    spinner = spinning.spinner
-    if spinner is None:
+@pytest.fixture
+def the_spinner() -> Spinner:
+    """The process's."""
+    if spinning.spinner is None:
         pytest.skip("not on this platform")
-    monkeypatch.setattr(spinner, "phase", Phase(float("inf"), looks=request.param))
-    return bool(request.param)
+    return spinning.spinner
 
 
-@pytest.mark.usefixtures("looks")
+@pytest.fixture(params=Manner)
+def manner(request: pytest.FixtureRequest, the_spinner: Spinner, monkeypatch: pytest.MonkeyPatch) -> Manner:
+    chosen = Manner(request.param)
+    monkeypatch.setattr(the_spinner.trials, "phase", Phase(chosen, NEVER))
+    return chosen
+
+
+@pytest.mark.usefixtures("manner")
 def test_what_has_arrived_is_returned(pair: tuple[TcpChannel, socket.socket]) -> None:
     channel, server = pair
     server.send(b"hello")
     assert channel.await_bytes(5.0) == b"hello"
 
 
-@pytest.mark.usefixtures("looks")
+@pytest.mark.usefixtures("manner")
 def test_the_end_is_returned(pair: tuple[TcpChannel, socket.socket]) -> None:
     channel, server = pair
     server.close()
     assert channel.await_bytes(5.0) == b""
 
 
-@pytest.mark.usefixtures("looks")
+@pytest.mark.usefixtures("manner")
 def test_patience_ends_by_itself(pair: tuple[TcpChannel, socket.socket]) -> None:
     channel, _ = pair
     assert channel.await_bytes(0.05) is None
 
 
 def test_it_is_looked_for_only_in_such_a_phase(
-    pair: tuple[TcpChannel, socket.socket], *, looks: bool, monkeypatch: pytest.MonkeyPatch
+    pair: tuple[TcpChannel, socket.socket], the_spinner: Spinner, manner: Manner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     channel, server = pair
     asked: list[bytes | None] = []
@@ -252,19 +181,19 @@ def test_it_is_looked_for_only_in_such_a_phase(
         asked.append(receive())
         return asked[-1]
 
-    monkeypatch.setattr(spinning.spinner, "look", look)
+    monkeypatch.setattr(the_spinner, "look", look)
     server.send(b"hello")
     assert channel.await_bytes(5.0) == b"hello"
-    assert asked == [b"hello"] * looks
+    assert asked == [b"hello"] * (manner is not SLEEPING)
 
 
 def test_what_a_response_took_is_what_is_judged(
-    pair: tuple[TcpChannel, socket.socket], monkeypatch: pytest.MonkeyPatch
+    pair: tuple[TcpChannel, socket.socket], the_spinner: Spinner, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noted: list[tuple[float, float]] = []
-    monkeypatch.setattr(spinning.spinner, "note", lambda seconds, now: noted.append((seconds, now)))
+    noted: list[tuple[Trials, float, float]] = []
+    monkeypatch.setattr(Trials, "note", lambda *what: noted.append(what))
     pair[0].note_answer(0.25, 100.0)
-    assert noted == [(0.25, 100.0)]
+    assert noted == [(the_spinner.trials, 0.25, 100.0)]
 
 
 # -- few at a time -------------------------------------------------------------------------------------------
@@ -370,6 +299,18 @@ def test_who_never_leaves_keeps_no_place_for_ever(turnstile: Turnstile) -> None:
     for one in came:
         one.goes()
     assert len(turnstile) == 0
+
+
+def test_those_who_wait_do_so_in_the_huddle(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+    cores = Cores()
+    turnstile, huddle = Turnstile(time, 2), a_huddle(cores, monkeypatch)
+    for _ in range(2):
+        turnstile.enter(allocate_lock(), huddle)
+    assert cores.said == []
+    turnstile.enter(allocate_lock(), huddle)
+    assert cores.said == [{Cores.HOME}, Cores.ALL]
+    turnstile.enter(allocate_lock())
+    assert cores.said == [{Cores.HOME}, Cores.ALL]
 
 
 @pytest.mark.usefixtures("patient")

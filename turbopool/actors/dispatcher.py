@@ -21,6 +21,7 @@ from typing import Any, Protocol
 from turbopool.actors.poller import Poller, Waker
 from turbopool.actors.timers import LazyTimer, Timers
 from turbopool.clock import NEVER, Clock
+from turbopool.transport.huddle import huddle
 from turbopool.transport.interfaces import READ, Handler, Outcome
 
 _log = logging.getLogger("turbopool.dispatcher")
@@ -98,6 +99,7 @@ class Dispatcher:
         self._on_end = on_end
         self.has_ended = False
         self._thread: threading.Thread | None = None
+        self._home: int | None = None
         self.now = self.polled_at = clock.now()
         poller.watch(waker.fileno(), READ)
 
@@ -256,6 +258,8 @@ class Dispatcher:
             self._is_lost = True
             self._ready.clear()  # nothing is done half: whoever waits is failed
         self.has_ended = True
+        if huddle is not None:
+            huddle.step_out(huddle.outside())
         try:
             self._release()
         finally:
@@ -267,6 +271,9 @@ class Dispatcher:
             left = max(0.0, due - self.now)
             timeout = left if timeout < 0 else min(timeout, left)
         self._sleeping = True
+        if huddle is not None and huddle.home != self._home:
+            self._home = huddle.home
+            huddle.lodge()
         events = self._poller.poll(0 if self._ready or self._stopping else timeout)
         self.now = self._clock.now()  # before it counts as awake; see is_late
         self._sleeping = False

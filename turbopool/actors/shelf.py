@@ -154,7 +154,7 @@ def _claim(pool: Pool, books: Shelf, exchange: Exchange) -> ClaimableConnection 
         if pool.ledger is not books or pool.is_shut() or exchange.done:  # before the stamp could be seen
             _hand_in(pool, connection, Release(connection, exchange, reusable=True))
             return None
-        if connection.is_fit(exchange.asked_at, careful=not exchange.wire.idempotent) and connection.attend(END_EDGE):
+        if connection.is_fit(exchange.asked_at) and connection.attend(END_EDGE):
             if not connection.is_backed_up(exchange):
                 tell(pool.ref, BackUp(connection, exchange))
             return connection

@@ -14,7 +14,6 @@ import os
 import socket
 import ssl
 import struct
-import sys
 
 from turbopool.clock import NEVER
 from turbopool.config.tls import TlsContext
@@ -25,13 +24,6 @@ from turbopool.transport.spinning import Spinner, spinner, tls_spinner
 _USUAL_BYTES = 65_536
 """Bytes asked for once few do not do; a buffer beyond 128 KiB costs a system call, so it is used when filled."""
 _RECORD_HEADER = 5
-_SO_MEMINFO = 55
-"""Linux: how much memory a socket's queues hold; the first of its numbers is what nobody has received yet."""
-_EMPTY = b"\0\0\0\0"
-_ESTABLISHED = b"\1"
-"""The first byte of ``TCP_INFO``, of a connection that neither side has ended: an end that came with data is no more in
-the queue once that is received."""
-_COUNTED = (socket.AF_INET, socket.AF_INET6) if sys.platform == "linux" else ()
 _NOW = socket.MSG_DONTWAIT
 _PEEK = socket.MSG_DONTWAIT | socket.MSG_PEEK
 _PATIENCE_STEP = 0.05
@@ -43,7 +35,7 @@ _LEAST_PATIENCE = 0.001
 class TcpChannel:
     """A connected TCP socket."""
 
-    __slots__ = ("_is_counted", "_patience", "_size", "_sock", "_spinner", "fd")
+    __slots__ = ("_patience", "_size", "_sock", "_spinner", "fd")
 
     version: str | None = None
     truncated = False
@@ -57,7 +49,6 @@ class TcpChannel:
         self.fd = sock.fileno()
         self._size = quick.MOST
         self._patience: float = NEVER
-        self._is_counted = sock.family in _COUNTED
 
     def send(self, data: bytes | memoryview) -> int:
         """Take as many bytes as the kernel does now."""
@@ -124,7 +115,7 @@ class TcpChannel:
 
     def await_bytes(self, patience: float) -> bytes | None:
         """Return what arrives, ``b""`` at the end, None when nothing does for about ``patience`` seconds. Blocks."""
-        if self._spinner is not None and self._spinner.phase.looks:
+        if self._spinner is not None and self._spinner.trials.phase.looks:
             data = self._spinner.look(self.receive)
             if data is not None:
                 return data
@@ -141,7 +132,7 @@ class TcpChannel:
     def note_answer(self, seconds: float, now: float) -> None:
         """Learn what a response took whose bytes were awaited."""
         if self._spinner is not None:
-            self._spinner.note(seconds, now)
+            self._spinner.trials.note(seconds, now)
 
     def _set_patience(self, patience: float) -> None:
         self._patience = patience
@@ -161,25 +152,10 @@ class TcpChannel:
         except OSError:
             return False
 
-    def is_empty(self) -> bool:
-        """Whether no bytes wait to be received; False if that is not known.
-
-        For a caller's thread: this system call does not let other threads go first.
-        """
-        try:
-            return self._is_counted and self._sock.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, 4) == _EMPTY
-        except OSError:
-            return False
-
-    def is_still(self) -> bool:
-        """Whether neither bytes nor the end of the stream wait to be received; False if that is not known."""
-        try:
-            return self.is_empty() and self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == _ESTABLISHED
-        except OSError:
-            return False
-
     def is_quiet(self) -> bool:
-        """Whether the peer has neither sent nor closed anything since: one system call."""
+        """Whether the peer has neither sent nor closed anything since: one system call, that lets nobody go first."""
+        if quick.is_quiet is not None:
+            return quick.is_quiet(self.fd)
         try:
             self._sock.recv(1, _PEEK)
         except (BlockingIOError, InterruptedError):
@@ -187,6 +163,8 @@ class TcpChannel:
         except OSError:
             return False
         return False
+
+    is_still = is_quiet
 
     def close(self) -> None:
         """Close the socket."""
@@ -343,13 +321,9 @@ class TlsChannel:
         """Learn what a response took whose bytes were awaited."""
         self._tcp.note_answer(seconds, now)
 
-    def is_empty(self) -> bool:
-        """Whether nothing waits to be received; False if that is not known."""
-        return not self.buffered and self._tcp.is_empty()
-
     def is_still(self) -> bool:
-        """Whether neither bytes nor the end of the stream wait to be received; False if that is not known."""
-        return not self.buffered and self._tcp.is_still()
+        """Whether nothing has arrived, session tickets included."""
+        return not self.buffered and self._tcp.is_quiet()
 
     def hang_up(self) -> None:
         """End the stream below TLS, so that whoever waits wakes up. Any thread."""

@@ -18,7 +18,7 @@ from __future__ import annotations
 from turbopool.clock import NEVER, SystemClock
 from turbopool.errors import DeadlineExceeded, TurboPoolError
 from turbopool.stats import PoolKey
-from turbopool.transport.connection import PROBE_AFTER, Http1Connection
+from turbopool.transport.connection import Http1Connection
 from turbopool.transport.exchange import Exchange, unmoor
 from turbopool.transport.interfaces import END_EDGE, READ, WRITE, Channel, Reactor
 from turbopool.transport.landlord import ConnectionSettings, Ending, Landlord
@@ -66,19 +66,14 @@ class ClaimableConnection(Http1Connection):
         self.exchange = exchange
         exchange.connection = self
 
-    def is_fit(self, now: float, *, careful: bool) -> bool:
+    def is_fit(self, now: float) -> bool:
         """Whether it may be used: in its time, and its peer quiet.
 
-        Bytes are always looked for, since nobody else does: they would be taken for the response. Its end is looked for
-        as well, unless a caller put it back a moment ago; and always for a ``careful`` request, which cannot be sent
-        again.
+        That is always looked for, since nobody else does: what has arrived would be taken for the response.
         """
         if now >= self.idle_until or self.is_hung_up or self._closed:
             return False
         channel = self._channel
-        is_passed_on = now - self.idle_since < PROBE_AFTER and self._watched == END_EDGE
-        if is_passed_on and not careful and channel.is_empty():
-            return True
         return channel.is_still() or (not channel.buffered and channel.is_quiet())
 
     def attend(self, mask: int) -> bool:

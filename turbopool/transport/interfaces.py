@@ -183,12 +183,8 @@ class Channel(Sink, Protocol):
         """Whether the peer has neither sent nor closed anything since it was last looked at."""
         ...
 
-    def is_empty(self) -> bool:
-        """Whether no bytes wait to be received; False also if that cannot be told cheaply."""
-        ...
-
     def is_still(self) -> bool:
-        """Whether neither bytes nor the end wait to be received; False also if that cannot be told cheaply."""
+        """Whether nothing has arrived at all: a quicker way to be sure that it is quiet."""
         ...
 
     def close(self) -> None:

@@ -204,7 +204,7 @@ class MemoryChannel:
         """Whether nothing has arrived and nothing broke."""
         return not self._readiness() & READ
 
-    is_still = is_empty = is_quiet
+    is_still = is_quiet
 
     def close(self) -> None:
         """End the connection's side."""

@@ -5,7 +5,7 @@ With many threads that line costs more than the call: waking the next thread on 
 a few hundred bytes to the kernel. So small sends, small receives and wake-ups that cannot block are made through
 ``ctypes.PyDLL``, which keeps the lock. Everything that may take long goes the usual way.
 
-Where this is not to be had, :data:`send`, :data:`receive` and :data:`wake` are None. Linux only.
+Where this is not to be had, :data:`send`, :data:`receive`, :data:`is_quiet` and :data:`wake` are None. Linux only.
 Benchmark: ``make bench``, every row with more than one thread.
 """
 
@@ -20,6 +20,7 @@ from collections.abc import Callable
 MOST = 16_384
 """Bytes: what is longer takes so long to be copied that others had better run meanwhile."""
 _SEND = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
+_PEEK = socket.MSG_DONTWAIT | socket.MSG_PEEK
 _NOTHING_YET = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
 send: Callable[[int, bytes], int] | None = None
@@ -27,12 +28,14 @@ send: Callable[[int, bytes], int] | None = None
 receive: Callable[[int], bytes | None] | None = None
 """Take up to :data:`MOST` bytes that have arrived; ``b""`` at the end of the stream, None when there are none; else it
 raises as sockets do."""
+is_quiet: Callable[[int], bool] | None = None
+"""Whether nothing has arrived: neither bytes nor the end of the stream nor an error."""
 wake: Callable[[int], None] | None = None
 """Write to an eventfd."""
 
 
 def _load() -> None:
-    global send, receive, wake  # bound once, when the module is imported
+    global send, receive, is_quiet, wake  # bound once, when the module is imported
     import ctypes  # noqa: PLC0415  # some builds of Python come without it
 
     libc = ctypes.PyDLL(None, use_errno=True)
@@ -41,6 +44,7 @@ def _load() -> None:
     get_errno, one = ctypes.get_errno, (1).to_bytes(8, sys.byteorder)
     rooms: list[tuple[ctypes.Array[ctypes.c_char], memoryview]] = []
     """Not one for all: a thread may be preempted before it has copied."""
+    scratch = ctypes.create_string_buffer(1)  # nobody reads it
 
     def fail(code: int) -> None:
         raise OSError(code, os.strerror(code))
@@ -69,14 +73,17 @@ def _load() -> None:
         finally:
             rooms.append(pair)
 
+    def quick_is_quiet(fd: int) -> bool:
+        return c_recv(fd, scratch, 1, _PEEK) < 0 and get_errno() in _NOTHING_YET
+
     def quick_wake(fd: int) -> None:
         c_write(fd, one, 8)  # a full counter wakes as well, and a closed one is not worth waking
 
-    send, receive, wake = quick_send, quick_receive, quick_wake
+    send, receive, is_quiet, wake = quick_send, quick_receive, quick_is_quiet, quick_wake
 
 
 if sys.platform == "linux":
     try:
         _load()
     except (ImportError, OSError, AttributeError):
-        send = receive = wake = None
+        send = receive = is_quiet = wake = None

@@ -24,58 +24,16 @@ from collections import deque
 from collections.abc import Callable
 
 from turbopool.clock import SystemClock
+from turbopool.transport.huddle import Huddle
+from turbopool.transport.huddle import huddle as the_huddle
+from turbopool.transport.trials import HUDDLED, LOOKING, SLEEPING, Manner, Trials
 
 SPIN = 50e-6
 """Seconds for which a thread looks, at least once."""
-TRIAL = 0.05
-"""Seconds that a trial lasts at least."""
-SETTLED = 1.0
-"""Seconds between two trials, at least."""
-ENOUGH = 16
-"""Requests that a trial lasts at least; between two there are as many more as :data:`SETTLED` is longer."""
-LONGEST = 0.01
-"""Seconds that a request counts at most: beyond that it was the server's time."""
-WORTH_IT = 0.95
-"""By what factor looks have to shorten the requests."""
 TURN = 0.3e-3
 """Seconds after which one who waits at a turnstile is let in for one who leaves and would be back at once."""
 AT_MOST = 0.02
 """Seconds after which who waits there goes in all the same."""
-
-
-class Phase:
-    """A while in which all threads do the same, and how long their requests took.
-
-    Args:
-        looks: whether they look before they sleep.
-        until: when it may end.
-        least: requests after which it may end.
-        rival: if this is a trial, the seconds that they took on average in the phase before; else None.
-    """
-
-    __slots__ = ("_count", "_least", "_total", "looks", "rival", "until")
-
-    def __init__(self, until: float, least: int = ENOUGH, *, looks: bool, rival: float | None = None) -> None:
-        self.until = until
-        self.looks = looks
-        self.rival = rival
-        self._least = least
-        self._count = 0
-        self._total = 0.0
-
-    def note(self, seconds: float) -> bool:
-        """Count a request; return whether there were enough. Any thread: one that is lost changes nothing."""
-        self._count += 1
-        self._total += min(LONGEST, seconds)
-        return self._count >= self._least
-
-    def next(self, now: float) -> Phase:
-        """Return the phase that follows: a trial of the other, or what proved better."""
-        mean = self._total / self._count
-        if self.rival is None:
-            return Phase(now + TRIAL, looks=not self.looks, rival=mean)
-        looking, sleeping = (mean, self.rival) if self.looks else (self.rival, mean)
-        return Phase(now + SETTLED, round(ENOUGH * SETTLED / TRIAL), looks=looking < sleeping * WORTH_IT)
 
 
 class Turnstile:
@@ -98,8 +56,11 @@ class Turnstile:
         self._queue: deque[LockType] = deque()
         self._let_in_at = 0.0
 
-    def enter(self, ticket: LockType) -> None:
-        """Go in, or wait for a place. Blocks for :data:`AT_MOST`; :meth:`leave` has to follow, whatever happens."""
+    def enter(self, ticket: LockType, huddle: Huddle | None = None) -> None:
+        """Go in, or wait for a place, with those who ``huddle``. Blocks for :data:`AT_MOST`.
+
+        :meth:`leave` has to follow, whatever happens.
+        """
         inside, queue = self._inside, self._queue
         if len(inside) < self._places:
             inside[ticket] = True
@@ -108,7 +69,7 @@ class Turnstile:
         queue.append(ticket)
         if len(inside) < self._places:  # all left before they could see it
             self._let_in()
-        if ticket.acquire(timeout=AT_MOST):
+        if ticket.acquire(timeout=AT_MOST) if huddle is None else huddle.acquire(ticket, AT_MOST):
             return
         if not self._give_up(ticket):
             ticket.acquire(timeout=AT_MOST)  # another thread is just about to let it in
@@ -152,51 +113,69 @@ class Spinner:
         clock: returns seconds.
         let_others_go: gives away the interpreter and the core, and returns when it has them again.
         places: how many threads may look at a time; None for all.
+        huddle: where they look while that is a manner that pays; None if there is none.
 
     Attributes:
-        phase: the present one.
+        trials: whether they look, and where.
         turnstile: what they go through.
     """
 
     def __init__(
-        self, clock: Callable[[], float], let_others_go: Callable[[], None], places: int | None = None
+        self,
+        clock: Callable[[], float],
+        let_others_go: Callable[[], None],
+        places: int | None = None,
+        huddle: Huddle | None = None,
     ) -> None:
         self._clock = clock
         self._let_others_go = let_others_go
+        self._huddle = huddle
         self.turnstile = None if places is None else Turnstile(clock, places)
-        self.phase = Phase(clock() + TRIAL, looks=True)
+        self.trials = trials_of(self, (LOOKING, SLEEPING), clock, huddle)
 
     def look(self, receive: Callable[[], bytes | None]) -> bytes | None:
         """Return the first that ``receive`` returns, asked for a moment, else None."""
         turnstile = self.turnstile
+        huddle = self._huddle if self.trials.phase.manner is HUDDLED else None
         if turnstile is None:
-            return self._look(receive)
+            return self._look(receive, huddle)
         ticket = allocate_lock()
         try:
-            turnstile.enter(ticket)
-            return self._look(receive)
+            turnstile.enter(ticket, huddle)
+            return self._look(receive, huddle)
         finally:
             turnstile.leave(ticket)
 
-    def _look(self, receive: Callable[[], bytes | None]) -> bytes | None:
+    def _look(self, receive: Callable[[], bytes | None], huddle: Huddle | None) -> bytes | None:
         until = self._clock() + SPIN
         while True:
             self._let_others_go()
+            if huddle is not None:
+                huddle.gather()
             data = receive()
             if data is not None or self._clock() >= until:
                 return data
 
-    def note(self, seconds: float, now: float) -> None:
-        """Count the time that a request took a thread, from the call to the response."""
-        phase = self.phase
-        if phase.note(seconds) and now >= phase.until:
-            self.phase = phase.next(now)  # a thread that was preempted here brings back an old trial, which soon ends
+
+def trials_of(party: object, manners: tuple[Manner, ...], clock: Callable[[], float], huddle: Huddle | None) -> Trials:
+    """Return the trials of these manners and of a huddle, if there is one, which ``party`` joins and leaves."""
+    if huddle is None:
+        return Trials(clock, manners, lambda _: None)
+
+    def change(manner: Manner) -> None:
+        huddle.join(party) if manner is HUDDLED else huddle.leave(party)
+
+    return Trials(clock, (manners[0], HUDDLED, *manners[1:]), change)
 
 
 spinner: Spinner | None = None
 """Of connections in clear; None where nobody has measured that it pays."""
 tls_spinner: Spinner | None = None
 """Of those over TLS."""
+sleepers: Trials | None = None
+"""Of those who sleep until another thread has their response."""
 if sys.platform == "linux":
-    spinner = Spinner(SystemClock.now, os.sched_yield)
-    tls_spinner = Spinner(SystemClock.now, os.sched_yield, places=2)
+    spinner = Spinner(SystemClock.now, os.sched_yield, huddle=the_huddle)
+    tls_spinner = Spinner(SystemClock.now, os.sched_yield, places=2, huddle=the_huddle)
+    if the_huddle is not None:
+        sleepers = trials_of("sleepers", (SLEEPING,), SystemClock.now, the_huddle)

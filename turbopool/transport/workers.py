@@ -11,8 +11,10 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 
 from turbopool.clock import SystemClock
+from turbopool.transport.huddle import huddle
 
 _log = logging.getLogger("turbopool.workers")
 
@@ -74,7 +76,9 @@ class Workers:
                 self._changed.notify()
                 return
             self._started += 1
-            thread = threading.Thread(target=self._run, name=f"{self._name}-{self._started}", daemon=True)
+            outside = None if huddle is None else huddle.outside()
+            name = f"{self._name}-{self._started}"
+            thread = threading.Thread(target=self._run, args=[outside], name=name, daemon=True)
             self._threads.add(thread)
             try:
                 thread.start()
@@ -95,8 +99,10 @@ class Workers:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - self._clock.now()))
 
-    def _run(self) -> None:
+    def _run(self, outside: AbstractSet[int] | None) -> None:
         _here.is_worker = True
+        if huddle is not None:
+            huddle.step_out(outside)
         while (task := self._next()) is not None:
             try:
                 task()
