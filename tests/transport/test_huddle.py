@@ -24,7 +24,7 @@ from tests.waiting import PATIENCE, eventually
 from turbopool.future import _acquire
 from turbopool.transport import huddle as huddling
 from turbopool.transport import spinning
-from turbopool.transport.huddle import AT_MOST, Huddle
+from turbopool.transport.huddle import AT_MOST, STALE, Huddle
 from turbopool.transport.trials import HUDDLED, Phase
 from turbopool.transport.workers import Workers
 
@@ -33,6 +33,7 @@ T = TypeVar("T")
 ALL, HOME = Cores.ALL, Cores.HOME
 AT_HOME = {HOME}
 ELSEWHERE = 3
+FOREVER = float("inf")
 THREADS, TIMES = 4, 25
 
 on_many_cores = pytest.mark.skipif(
@@ -50,7 +51,7 @@ def huddle(cores: Cores, monkeypatch: pytest.MonkeyPatch) -> Huddle:
     """One at HOME, to which this thread counts as any other."""
     monkeypatch.setattr(huddling, "_main", None)
     huddle = Huddle(cores)
-    huddle.join("us")
+    huddle.join("us", FOREVER)
     return huddle
 
 
@@ -102,7 +103,7 @@ def test_without_a_home_a_wait_is_a_wait(huddle: Huddle, cores: Cores) -> None:
 
 def test_the_main_thread_takes_no_part(cores: Cores) -> None:
     huddle = Huddle(cores)
-    huddle.join("us")
+    huddle.join("us", FOREVER)
     assert huddle.keep(lambda: "waited") == "waited"
     assert cores.said == []
     assert in_thread(lambda: huddle.keep(lambda: "waited")) == "waited"
@@ -135,7 +136,7 @@ def test_a_system_that_does_not_let_us_is_not_asked_again(
     cores.refuses = False
     said = cores.said.copy()
     for _ in range(2):
-        huddle.join("us")
+        huddle.join("us", FOREVER)
         assert huddle.home is None
         assert huddle.keep(lambda: "waited") == "waited"
         huddle.leave("us")
@@ -235,7 +236,7 @@ def test_a_real_lock_that_is_released_late_is_acquired(huddle: Huddle, cores: Co
 
 def test_the_first_chooses_the_home_and_the_last_ends_it(huddle: Huddle, cores: Cores) -> None:
     cores.core = ELSEWHERE
-    huddle.join("others")
+    huddle.join("others", FOREVER)
     assert huddle.home == HOME
     huddle.leave("us")
     huddle.leave("us")
@@ -243,17 +244,52 @@ def test_the_first_chooses_the_home_and_the_last_ends_it(huddle: Huddle, cores: 
     assert huddle.home == HOME
     huddle.leave("others")
     assert huddle.home is None
-    huddle.join("others")
+    huddle.join("others", FOREVER)
     assert huddle.home == ELSEWHERE
+
+
+def test_who_has_not_said_so_for_a_while_is_counted_out(huddle: Huddle) -> None:
+    huddle.join("others", 5.0)
+    huddle.leave("us")
+    huddle.settle(5.0 + STALE)
+    assert huddle.home == HOME
+    huddle.settle(5.1 + STALE)
+    assert huddle.home is None
+
+
+def test_who_was_left_on_one_core_by_an_exception_gets_back_what_was_allowed(huddle: Huddle, cores: Cores) -> None:
+    def strike() -> AbstractSet[int]:
+        raise KeyboardInterrupt
+
+    def wait() -> None:
+        cores.allowed = strike  # type: ignore[method-assign]  # in the midst of the clean-up
+
+    with pytest.raises(KeyboardInterrupt):
+        huddle.keep(wait)
+    del cores.allowed
+    assert cores.may == AT_HOME
+    assert huddle.keep(cores.allowed) == AT_HOME
+    assert cores.may == ALL
+
+
+def test_a_system_that_does_not_say_is_left_alone(huddle: Huddle, cores: Cores) -> None:
+    def refuse() -> AbstractSet[int]:
+        raise PermissionError
+
+    cores.allowed = refuse  # type: ignore[method-assign]
+    assert huddle.keep(int) == 0
+    assert huddle.home is None
+    assert huddle.lodge() is None
+    assert cores.said == []
 
 
 def test_a_sole_party_that_joins_again_chooses_anew(huddle: Huddle, cores: Cores) -> None:
     cores.core = ELSEWHERE
-    huddle.join("us")
+    huddle.join("us", FOREVER)
     assert huddle.home == ELSEWHERE
-    huddle.join("others")
+    huddle.join("others", FOREVER)
     cores.core = 0
-    huddle.join("us")
+    huddle.join("us", FOREVER)
     assert huddle.home == ELSEWHERE
 
 
@@ -367,9 +403,9 @@ def the_huddle(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hu
     for trials in (spinning.spinner.trials, spinning.tls_spinner.trials, sleepers):
         monkeypatch.setattr(trials, "phase", Phase(HUDDLED, float("inf")))
     monkeypatch.setattr(huddle, "_cores", watched)
-    monkeypatch.setattr(huddle, "_parties", set())  # others may have found that it pays
+    monkeypatch.setattr(huddle, "_parties", {})  # others may have found that it pays
     monkeypatch.setattr(huddle, "home", None)
-    huddle.join("a test")
+    huddle.join("a test", FOREVER)
     assert huddle.home in may()
     yield huddle
     huddle.leave("a test")
@@ -477,7 +513,7 @@ def test_the_only_thread_of_a_forked_child_is_its_main_thread() -> None:
         from turbopool.transport.huddle import huddle
 
         def work():
-            huddle.join("a test")
+            huddle.join("a test", float("inf"))
             kept = len(huddle.keep(os.sched_getaffinity, 0)) == 1
             pid = os.fork()
             if pid == 0:

@@ -28,7 +28,7 @@ def a_huddle(cores: Cores, monkeypatch: pytest.MonkeyPatch) -> Huddle:
     """One at :data:`Cores.HOME`, for any thread."""
     monkeypatch.setattr("turbopool.transport.huddle._main", None)
     huddle = Huddle(cores)
-    huddle.join("a test")
+    huddle.join("a test", NEVER)
     return huddle
 
 

@@ -18,6 +18,7 @@ from turbopool.transport.trials import (
     LOOKING,
     SETTLED,
     SLEEPING,
+    SOON,
     TRIAL,
     Manner,
     Phase,
@@ -155,6 +156,19 @@ def test_the_cheaper_has_to_be_about_as_good_and_the_dearer_better_and_what_ends
     assert phase.winner() is (tried if wins else incumbent)
 
 
+@pytest.mark.parametrize(("tried", "incumbent"), [(SLEEPING, HUDDLED), (HUDDLED, SLEEPING), (LOOKING, HUDDLED)])
+def test_where_servers_are_slow_the_cheaper_wins(tried: Manner, incumbent: Manner) -> None:
+    phase = Phase(tried, 0.0, incumbent=(incumbent, LONGEST))
+    for _ in range(ENOUGH):
+        phase.note(3 * LONGEST)
+    assert phase.winner() is min(tried, incumbent)
+
+
+def test_one_thread_alone_begins_the_next_phase() -> None:
+    phase = Phase(LOOKING, 0.0)
+    assert [phase.end() for _ in range(3)] == [True, False, False]
+
+
 def test_a_phase_that_is_no_trial_is_won_by_its_own_manner() -> None:
     assert [Phase(manner, 0.0).winner() for manner in Manner] == list(Manner)
 
@@ -191,7 +205,7 @@ def test_a_phase_lasts_its_time(trials: Trials, time: Time) -> None:
 def test_after_a_trial_comes_a_long_phase_and_after_that_a_trial_and_each_is_told(
     manners: list[Manner], stretches: list[tuple[float, float]]
 ) -> None:
-    time, told = Time(), list[Manner]()
+    time, told = Time(), list[Phase]()
     trials = Trials(time, manners, told.append)
     seen = [(time.now, trials.phase)]
     for seconds, pause in stretches:
@@ -202,10 +216,13 @@ def test_after_a_trial_comes_a_long_phase_and_after_that_a_trial_and_each_is_tol
                 seen.append((time.now, trials.phase))
     assert len(seen) > 3
     assert seen[0][1].manner is manners[0]
-    assert told == [phase.manner for _, phase in seen[1:]]
+    assert told == [phase for _, phase in seen[1:]]
+    pause = SOON
     for (began, before), (ended, after) in pairwise(seen):
         was_trial = before.incumbent is not None
-        assert ended - began >= (TRIAL if was_trial or before is seen[0][1] else SETTLED) - US
+        assert ended - began >= (TRIAL if was_trial or before is seen[0][1] else pause) - US
+        if not was_trial and before is not seen[0][1]:
+            pause = min(SETTLED, 2 * pause)
         assert (after.incumbent is None) is was_trial
         if after.incumbent is None:
             assert before.incumbent is not None

@@ -117,8 +117,8 @@ class Claims:
                 connection.kill(ending)
                 self.scrap(connection)
 
-    def scrap(self, connection: Lendable) -> None:
-        """Close what was put back or handed in when the manager had stopped.
+    def scrap(self, connection: Lendable, lessee: Exchange | None = None) -> None:
+        """Close what was put back or handed in when the manager had stopped; ``lessee``, if there is one, had it.
 
         It is struck out, too, unless the supervisor has buried these books and counted it already, or is going to: then
         it fails the request as well.
@@ -126,6 +126,8 @@ class Claims:
         connection.close()
         ledger = self._ledger
         exchange = connection.exchange if isinstance(connection, ClaimableConnection) else None
+        if exchange is lessee:  # it goes on without
+            exchange = None
         is_over = exchange is None or exchange.done
         if is_over and self._pool.ledger is ledger and isinstance(ledger, Ledger) and connection in ledger.members:
             self._drop(connection)

@@ -271,9 +271,11 @@ class Dispatcher:
             left = max(0.0, due - self.now)
             timeout = left if timeout < 0 else min(timeout, left)
         self._sleeping = True
-        if huddle is not None and huddle.home != self._home:
-            self._home = huddle.home
-            huddle.lodge()
+        if huddle is not None:
+            if huddle.home is not None:
+                huddle.settle(self.now)
+            if huddle.home != self._home:
+                self._home = huddle.lodge()
         events = self._poller.poll(0 if self._ready or self._stopping else timeout)
         self.now = self._clock.now()  # before it counts as awake; see is_late
         self._sleeping = False

@@ -88,6 +88,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._arriving: Exchange | None = None
         self._ending: refusals.Ending = refusals.stopped
         """What those are told whom its end meets; as long as nobody ordered it, it would come from outside."""
+        self._crash: BaseException | None = None
         self._budget = ReplayBudget(dispatcher.now)
         self._eviction = dispatcher.timer(lambda: self.on_receive(EvictIdle()), self.crash)
         self._expiry = dispatcher.timer(lambda: self.on_receive(ExpireWaiters()), self.crash)
@@ -492,6 +493,8 @@ class TcpConnectionManagerActor(DispatchedActor):
             self._look_at(self._claims.next_patrol(self._dispatcher.now))
 
     def _ended(self, sent: bool) -> TurboPoolError:  # noqa: FBT001  # an Ending
+        if self._crash is not None:
+            return refusals.crashed(self._pool.key, self._crash, sent=sent)
         return self._ending(self._pool.key.origin, refusals.UNDER_WAY, sent=sent)
 
     def _drop_idle(self) -> None:
@@ -531,6 +534,7 @@ class TcpConnectionManagerActor(DispatchedActor):
 
     def on_crash(self, error: BaseException) -> None:
         """Leave the books to the supervisor, which hands them to a replacement; nobody claims of them any more."""
+        self._crash = error
         self._pool.is_shared = False
         self._close_timers()
         self._tell_supervisor(ManagerCrashed(self._pool.key, error))
@@ -556,7 +560,7 @@ class TcpConnectionManagerActor(DispatchedActor):
                 if not tell(self._pool.ref, message):  # nor is there a replacement
                     self._claims.scuttle(self._ended)
             case TakeOver() | Release():
-                self._claims.scrap(message.connection)
+                self._claims.scrap(message.connection, None if isinstance(message, TakeOver) else message.lessee)
             case _:
                 return
 

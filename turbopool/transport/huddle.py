@@ -6,9 +6,9 @@ takes longer than a request. On one core the next is at hand; there the same thr
 
 So while that is measured to make requests shorter (:mod:`turbopool.transport.trials`), a thread that waits does it on
 one core, the huddle's home. Its affinity is narrowed for the time of the wait, or for the moment that it takes to move,
-and restored before anything else runs: nothing that a caller's thread starts inherits what it has while it waits. That
-is why the main thread takes no part: signal handlers run there, in the midst of a wait. The dispatcher's thread lives
-at home as long as there is one, and the workers that it starts step out; of callers' code only log handlers run there.
+and restored before it goes on: what it starts does not inherit what it has while it waits. That is why the main thread
+takes no part: signal handlers run there, in the midst of a wait. The dispatcher's thread lives at home as long as there
+is one, and the workers that it starts step out; of callers' code only log handlers and finalizers run there.
 
 Linux only. Benchmark: ``make bench``, every row with more than one thread.
 """
@@ -27,6 +27,8 @@ SWITCH = "TURBOPOOL_HUDDLE"
 """The environment variable that forbids it all, if it is 0 when this is imported."""
 AT_MOST = 0.02
 """Seconds for which a caller's thread is kept on one core; a longer wait is no hot path, and others may look."""
+STALE = 1.0
+"""Seconds after the time for which a party joined, after which it counts as gone: it has too few requests to say so."""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -66,45 +68,61 @@ class Huddle:
 
     def __init__(self, cores: Cores) -> None:
         self._cores = cores
-        self._parties: set[object] = set()
+        self._parties: dict[object, float] = {}
+        """Until when each has joined."""
         self._is_refused = False
         self.home: int | None = None
         self._lodgers: dict[int, tuple[int, AbstractSet[int]]] = {}
         """The threads that live at home, where that was, and where they might run before."""
 
-    def join(self, party: object) -> None:
-        """Huddle from now on. The first ``party`` chooses the core: the one on which this thread runs."""
-        if not self._parties - {party} and not self._is_refused:
+    def join(self, party: object, until: float) -> None:
+        """Huddle from now on. A ``party`` that is alone chooses the core: the one on which this thread runs.
+
+        Args:
+            party: of whom it was measured that it pays.
+            until: when it says so again, or not.
+        """
+        self._parties[party] = until + STALE
+        if len(self._parties) == 1 and not self._is_refused:
             self.home = self._cores.here()
-        self._parties.add(party)
 
     def leave(self, party: object) -> None:
         """Huddle no more; the last ends it."""
-        self._parties.discard(party)
+        self._parties.pop(party, None)
         if not self._parties:
             self.home = None
+
+    def settle(self, now: float) -> None:
+        """Count out those who have not been heard of for a while."""
+        for party, until in list(self._parties.items()):
+            if now > until:
+                self.leave(party)
 
     def gather(self) -> None:
         """Move this thread home, if it is elsewhere and may. It may leave again at once; mostly it stays."""
         home = self.home
         if home is not None and self._cores.here() != home:
-            self.keep(bool)
+            self.keep(_go_on)
 
     def keep(self, wait: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return what ``wait`` returns, and keep this thread at home until it does."""
-        home, cores = self.home, self._cores
-        if home is None or get_ident() == _main:
+        home, me = self.home, get_ident()
+        if home is None or me == _main:
             return wait(*args, **kwargs)
-        before = cores.allowed()
+        before = self._allowed()
+        if len(before) == 1:  # so it was chosen, or an exception struck below before it was restored
+            before = self._lodgers.pop(me, (home, before))[1]
         if home not in before or len(before) == 1:
             return wait(*args, **kwargs)
         narrow = {home}
         try:
+            self._lodgers[me] = home, before  # for what a finalizer starts meanwhile
             self._allow(narrow)
             return wait(*args, **kwargs)
         finally:
-            if cores.allowed() == narrow:  # else somebody else has said where it is to run
+            if self._allowed() == narrow:  # else somebody else has said where it is to run
                 self._allow(before)
+            self._lodgers.pop(me, None)
 
     def acquire(self, lock: LockType, timeout: float) -> bool:
         """Acquire a lock, waiting at home for a while; return whether that was done within ``timeout`` seconds."""
@@ -114,17 +132,21 @@ class Huddle:
             return True
         return timeout > AT_MOST and lock.acquire(timeout=timeout - AT_MOST)
 
-    def lodge(self) -> None:
-        """Let this thread, one of ours, live at home, or where it did before if there is none any more."""
-        home, cores = self.home, self._cores
+    def lodge(self) -> int | None:
+        """Let this thread, one of ours, live at home, or where it did before if there is none any more.
+
+        Return home.
+        """
+        home = self.home
         lived, outside = self._lodgers.pop(get_ident(), (None, None))
-        allowed = cores.allowed()
+        allowed = self._allowed()
         if outside is not None and allowed == {lived}:  # else somebody else has said where it is to run
             self._allow(outside)
             allowed = outside
         if home is not None and home in allowed:
             self._lodgers[get_ident()] = home, allowed
             self._allow({home})
+        return home
 
     def outside(self) -> AbstractSet[int] | None:
         """Return where this thread might run, if it did not live at home; None if it does not."""
@@ -138,15 +160,32 @@ class Huddle:
             self._allow(outside)
 
     def forget(self) -> None:
-        """Begin anew in a forked child: those who lived at home are the parent's."""
+        """Begin anew in a forked child: all that huddle are the parent's."""
         self._lodgers.clear()
+        self._parties.clear()
+        self.home = None
+
+    def _allowed(self) -> AbstractSet[int]:
+        try:
+            return self._cores.allowed()
+        except OSError:
+            self._refuse()
+            return frozenset()
 
     def _allow(self, cores: AbstractSet[int]) -> None:
         try:
             self._cores.allow(cores)
-        except OSError:  # a sandbox, or the core was taken from us
-            self._is_refused = True
-            self.home = None
+        except OSError:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """Huddle no more: a sandbox forbids it, or the core was taken from us."""
+        self._is_refused = True
+        self.home = None
+
+
+def _go_on() -> None:
+    """Wait for nothing."""
 
 
 class _LinuxCores:
@@ -154,6 +193,7 @@ class _LinuxCores:
         import ctypes  # noqa: PLC0415  # some builds of Python come without it
 
         self.here: Callable[[], int] = ctypes.PyDLL(None).sched_getcpu
+        self.allowed()  # or it is learned now that the system does not say
 
     @staticmethod
     def allowed() -> AbstractSet[int]:
@@ -174,7 +214,7 @@ def _after_fork() -> None:
 _main = threading.main_thread().ident
 huddle: Huddle | None = None
 """The process's; None where there is no such thing."""
-if sys.platform == "linux" and os.environ.get(SWITCH, "").strip() != "0":
+if sys.platform == "linux" and hasattr(os, "sched_setaffinity") and os.environ.get(SWITCH, "").strip() != "0":
     try:
         huddle = Huddle(_LinuxCores())
     except (ImportError, OSError, AttributeError):

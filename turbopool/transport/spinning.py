@@ -6,8 +6,8 @@ gives the interpreter and its core to whoever wants them (``sched_yield``), and 
 other threads at work it has, nearly always, and nobody fell asleep; a thread by itself looks for :data:`SPIN` seconds.
 
 That is in vain when servers are far away, and where others compute at length, in this process or beside it, what is
-given away comes back late. No rule foresees all of that, so it is measured: a small part of the time all threads do
-the other thing, and they look only as long as it makes their requests shorter.
+given away comes back late. No rule foresees all of that, so it is measured (:mod:`turbopool.transport.trials`): they
+look, and do so where the others are, only as long as it makes their requests shorter.
 
 OpenSSL lets go of the interpreter in each of its calls, so that threads that are awake together keep waking each other.
 Over TLS two at a time look, by turns, and the others sleep meanwhile.
@@ -26,7 +26,7 @@ from collections.abc import Callable
 from turbopool.clock import SystemClock
 from turbopool.transport.huddle import Huddle
 from turbopool.transport.huddle import huddle as the_huddle
-from turbopool.transport.trials import HUDDLED, LOOKING, SLEEPING, Manner, Trials
+from turbopool.transport.trials import HUDDLED, LOOKING, SLEEPING, Manner, Phase, Trials
 
 SPIN = 50e-6
 """Seconds for which a thread looks, at least once."""
@@ -152,6 +152,7 @@ class Spinner:
             self._let_others_go()
             if huddle is not None:
                 huddle.gather()
+                huddle = None  # to move takes as long as a request
             data = receive()
             if data is not None or self._clock() >= until:
                 return data
@@ -162,8 +163,8 @@ def trials_of(party: object, manners: tuple[Manner, ...], clock: Callable[[], fl
     if huddle is None:
         return Trials(clock, manners, lambda _: None)
 
-    def change(manner: Manner) -> None:
-        huddle.join(party) if manner is HUDDLED else huddle.leave(party)
+    def change(phase: Phase) -> None:
+        huddle.join(party, phase.until) if phase.manner is HUDDLED else huddle.leave(party)
 
     return Trials(clock, (manners[0], HUDDLED, *manners[1:]), change)
 

@@ -11,7 +11,8 @@ from enum import IntEnum
 TRIAL = 0.05
 """Seconds that a trial lasts at least."""
 SETTLED = 1.0
-"""Seconds between two trials, at least."""
+"""Seconds between two trials, at least; at first :data:`SOON`, and then twice as many each time."""
+SOON = 0.1
 ENOUGH = 16
 """Requests that a trial lasts at least; between two there are as many more as :data:`SETTLED` is longer."""
 LONGEST = 0.01
@@ -44,7 +45,7 @@ class Phase:
         incumbent: if this is a trial, the manner that it is to beat, and its seconds a request; else None.
     """
 
-    __slots__ = ("_count", "_least", "_total", "incumbent", "looks", "manner", "until")
+    __slots__ = ("_count", "_least", "_ticket", "_total", "incumbent", "looks", "manner", "until")
 
     def __init__(
         self, manner: Manner, until: float, least: int = ENOUGH, incumbent: tuple[Manner, float] | None = None
@@ -56,6 +57,14 @@ class Phase:
         self._least = least
         self._count = 0
         self._total = 0.0
+        self._ticket = [True]
+
+    def end(self) -> bool:
+        """Return whether it is for the calling thread to begin the next one: it is to one alone."""
+        try:
+            return self._ticket.pop()
+        except IndexError:
+            return False
 
     def note(self, seconds: float) -> bool:
         """Count a request; return whether there were enough."""
@@ -72,11 +81,13 @@ class Phase:
         """Return the better manner, at the end of a trial.
 
         The cheaper one has to be about as good, but for a huddle, which takes a while to come apart: one that is to end
-        it has to be better at once.
+        it has to be better at once. Where servers are slow, the cheapest is good enough.
         """
         if self.incumbent is None:
             return self.manner
         incumbent, mean = self.incumbent
+        if min(self.mean, mean) >= LONGEST * WORTH_IT:
+            return min(self.manner, incumbent)
         must_be_shorter = self.manner > incumbent or incumbent is HUDDLED
         is_won = self.mean < mean * (WORTH_IT if must_be_shorter else 1 / WORTH_IT)
         return self.manner if is_won else incumbent
@@ -88,32 +99,34 @@ class Trials:
     Args:
         clock: returns seconds.
         manners: those that there are, two at least; the first is begun with, and they are tried in this order.
-        on_change: called with each new manner by whichever thread notes the end of a phase.
+        on_change: called with each new phase by whichever thread notes the end of the one before.
 
     Attributes:
         phase: the present one.
     """
 
-    __slots__ = ("_manners", "_on_change", "_turn", "phase")
+    __slots__ = ("_manners", "_on_change", "_pause", "_turn", "phase")
 
     def __init__(
-        self, clock: Callable[[], float], manners: Sequence[Manner], on_change: Callable[[Manner], None]
+        self, clock: Callable[[], float], manners: Sequence[Manner], on_change: Callable[[Phase], None]
     ) -> None:
         self._manners = manners
         self._on_change = on_change
         self._turn = 0
+        self._pause = SOON
         self.phase = Phase(manners[0], clock() + TRIAL)
 
     def note(self, seconds: float, now: float) -> None:
         """Count the time that a request took a thread, from the call to the response."""
         phase = self.phase
-        if phase.note(seconds) and now >= phase.until:
-            self.phase = self._next(phase, now)  # a thread that was preempted here brings back an old one, for a while
-            self._on_change(self.phase.manner)
+        if phase.note(seconds) and now >= phase.until and phase.end():
+            self.phase = following = self._next(phase, now)
+            self._on_change(following)
 
     def _next(self, phase: Phase, now: float) -> Phase:
         if phase.incumbent is not None:
-            return Phase(phase.winner(), now + SETTLED, round(ENOUGH * SETTLED / TRIAL))
+            pause, self._pause = self._pause, min(SETTLED, 2 * self._pause)
+            return Phase(phase.winner(), now + pause, round(ENOUGH * pause / TRIAL))
         return Phase(self._another(phase.manner), now + TRIAL, incumbent=(phase.manner, phase.mean))
 
     def _another(self, present: Manner) -> Manner:
