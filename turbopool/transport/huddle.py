@@ -94,7 +94,7 @@ class Huddle:
 
     def settle(self, now: float) -> None:
         """Count out those who have not been heard of for a while."""
-        for party, until in list(self._parties.items()):
+        for party, until in self._parties.copy().items():  # any thread may join meanwhile
             if now > until:
                 self.leave(party)
 
