@@ -28,7 +28,7 @@ from turbopool.stats import PoolKey, RuntimeStats
 from turbopool.transport.dialer import Dialer
 from turbopool.transport.exchange import Exchange
 from turbopool.transport.head import Limits
-from turbopool.transport.huddle import huddle
+from turbopool.transport.huddle import unhuddled
 from turbopool.transport.landlord import ConnectionSettings
 from turbopool.transport.workers import on_worker
 
@@ -154,14 +154,7 @@ class Runtime:
         """Run a caller's code on a worker thread."""
         hub = self._hub
         if hub is None:  # let go a moment ago, and its thread still refuses what came too late
-            outside = None if huddle is None else huddle.outside()
-
-            def run() -> None:
-                if huddle is not None:
-                    huddle.step_out(outside)
-                task()
-
-            threading.Thread(target=run, name="turbopool-callback", daemon=True).start()
+            threading.Thread(target=unhuddled(task), name="turbopool-callback", daemon=True).start()
         else:
             hub.callbacks.submit(task)
 

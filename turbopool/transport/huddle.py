@@ -204,6 +204,19 @@ class _LinuxCores:
         os.sched_setaffinity(0, cores)
 
 
+def unhuddled(task: Callable[[], None]) -> Callable[[], None]:
+    """Return a task for a thread that this one is about to start, which does not live at home even if this one does."""
+    if huddle is None or (outside := huddle.outside()) is None:
+        return task
+    host = huddle
+
+    def run() -> None:
+        host.step_out(outside)
+        task()
+
+    return run
+
+
 def _after_fork() -> None:
     global _main  # noqa: PLW0603  # the one thread that a child has is its main one
     _main = get_ident()

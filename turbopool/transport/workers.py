@@ -11,10 +11,9 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from collections.abc import Set as AbstractSet
 
 from turbopool.clock import SystemClock
-from turbopool.transport.huddle import huddle
+from turbopool.transport.huddle import unhuddled
 
 _log = logging.getLogger("turbopool.workers")
 
@@ -76,9 +75,8 @@ class Workers:
                 self._changed.notify()
                 return
             self._started += 1
-            outside = None if huddle is None else huddle.outside()
             name = f"{self._name}-{self._started}"
-            thread = threading.Thread(target=self._run, args=[outside], name=name, daemon=True)
+            thread = threading.Thread(target=unhuddled(self._run), name=name, daemon=True)
             self._threads.add(thread)
             try:
                 thread.start()
@@ -99,10 +97,8 @@ class Workers:
             if thread is not threading.current_thread():
                 thread.join(max(0.0, deadline - self._clock.now()))
 
-    def _run(self, outside: AbstractSet[int] | None) -> None:
+    def _run(self) -> None:
         _here.is_worker = True
-        if huddle is not None:
-            huddle.step_out(outside)
         while (task := self._next()) is not None:
             try:
                 task()
