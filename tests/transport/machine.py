@@ -1,23 +1,8 @@
-"""A pretended machine: a clock, and cores for the one thread that runs there."""
+"""A pretended machine: cores for the one thread that runs there."""
 
 from __future__ import annotations
 
 from collections.abc import Set as AbstractSet
-
-
-class Time:
-    """A clock that passes only as told."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        """Return the present moment."""
-        return self.now
-
-    def passes(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += seconds
 
 
 class Cores:

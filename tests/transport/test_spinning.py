@@ -12,11 +12,12 @@ from time import monotonic
 
 import pytest
 
-from tests.transport.machine import Cores, Time
+from tests.transport.machine import Cores
 from tests.waiting import PATIENCE, eventually
 from turbopool.transport import spinning
 from turbopool.transport.channel import TcpChannel
 from turbopool.transport.huddle import Huddle
+from turbopool.transport.memory import FakeClock
 from turbopool.transport.spinning import SPIN, TURN, Spinner, Turnstile, trials_of
 from turbopool.transport.trials import HUDDLED, LOOKING, SLEEPING, Manner, Phase, Trials
 
@@ -33,43 +34,43 @@ def a_huddle(cores: Cores, monkeypatch: pytest.MonkeyPatch) -> Huddle:
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def time() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def spinner(time: Time) -> Spinner:
-    return Spinner(time, lambda: time.passes(2 * US))
+def spinner(time: FakeClock) -> Spinner:
+    return Spinner(time.now, lambda: time.advance(2 * US))
 
 
 # -- a look --------------------------------------------------------------------------------------------------
 
 
-def test_a_look_lets_others_go_first_and_then_asks(time: Time) -> None:
+def test_a_look_lets_others_go_first_and_then_asks(time: FakeClock) -> None:
     happened: list[str] = []
 
     def receive() -> bytes:
         happened.append("asked")
         return b"HTTP/1.1"
 
-    assert Spinner(time, lambda: happened.append("yielded")).look(receive) == b"HTTP/1.1"
+    assert Spinner(time.now, lambda: happened.append("yielded")).look(receive) == b"HTTP/1.1"
     assert happened == ["yielded", "asked"]
 
 
-def test_a_look_goes_on_until_something_has_come(spinner: Spinner, time: Time) -> None:
-    arrives = time.now + SPIN / 2
-    assert spinner.look(lambda: b"x" if time.now >= arrives else None) == b"x"
-    assert time.now - arrives < 3 * US
+def test_a_look_goes_on_until_something_has_come(spinner: Spinner, time: FakeClock) -> None:
+    arrives = time.moment + SPIN / 2
+    assert spinner.look(lambda: b"x" if time.moment >= arrives else None) == b"x"
+    assert time.moment - arrives < 3 * US
 
 
-def test_a_look_ends_after_a_moment(spinner: Spinner, time: Time) -> None:
-    began = time.now
+def test_a_look_ends_after_a_moment(spinner: Spinner, time: FakeClock) -> None:
+    began = time.moment
     assert spinner.look(lambda: None) is None
-    assert SPIN <= time.now - began < SPIN + 3 * US
+    assert SPIN <= time.moment - began < SPIN + 3 * US
 
 
-def test_a_look_asks_once_however_late_its_turn_came(time: Time) -> None:
-    spinner = Spinner(time, lambda: time.passes(10 * SPIN))
+def test_a_look_asks_once_however_late_its_turn_came(time: FakeClock) -> None:
+    spinner = Spinner(time.now, lambda: time.advance(10 * SPIN))
     assert spinner.look(lambda: b"x") == b"x"
 
 
@@ -90,7 +91,7 @@ def test_what_receiving_raises_is_the_callers(spinner: Spinner) -> None:
 
 @pytest.mark.parametrize("manner", Manner)
 def test_a_look_moves_home_after_it_let_others_go_while_that_is_what_pays(
-    time: Time, monkeypatch: pytest.MonkeyPatch, manner: Manner
+    time: FakeClock, monkeypatch: pytest.MonkeyPatch, manner: Manner
 ) -> None:
     cores, asked_on = Cores(), list[int]()
     huddle = a_huddle(cores, monkeypatch)
@@ -102,7 +103,7 @@ def test_a_look_moves_home_after_it_let_others_go_while_that_is_what_pays(
         asked_on.append(cores.core)
         return b"x"
 
-    spinner = Spinner(time, let_others_go, huddle=huddle)
+    spinner = Spinner(time.now, let_others_go, huddle=huddle)
     spinner.trials.phase = Phase(manner, NEVER)
     assert spinner.look(receive) == b"x"
     assert asked_on == [Cores.HOME if manner is HUDDLED else 3]
@@ -110,14 +111,16 @@ def test_a_look_moves_home_after_it_let_others_go_while_that_is_what_pays(
 
 
 @pytest.mark.parametrize("with_huddle", [True, False])
-def test_a_huddle_is_tried_where_there_is_one_and_is_joined_and_left_for_it(time: Time, *, with_huddle: bool) -> None:
+def test_a_huddle_is_tried_where_there_is_one_and_is_joined_and_left_for_it(
+    time: FakeClock, *, with_huddle: bool
+) -> None:
     huddle = Huddle(Cores())
-    trials = trials_of("party", (LOOKING, SLEEPING), time, huddle if with_huddle else None)
+    trials = trials_of("party", (LOOKING, SLEEPING), time.now, huddle if with_huddle else None)
     assert trials.phase.manner is LOOKING
     tried = set()
     for _ in range(10_000):
-        time.passes(1e-3)
-        trials.note(50 * US, time.now)
+        time.advance(1e-3)
+        trials.note(50 * US, time.moment)
         manner = trials.phase.manner
         tried.add(manner)
         assert huddle.home == (Cores.HOME if manner is HUDDLED else None)
@@ -228,8 +231,8 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def turnstile(time: Time) -> Turnstile:
-    return Turnstile(time, places=2)
+def turnstile(time: FakeClock) -> Turnstile:
+    return Turnstile(time.now, places=2)
 
 
 def visitors(turnstile: Turnstile, count: int) -> list[Visitor]:
@@ -245,8 +248,8 @@ def visitors(turnstile: Turnstile, count: int) -> list[Visitor]:
 
 
 @pytest.mark.usefixtures("patient")
-def test_those_who_wait_are_let_in_by_the_last_who_leaves(turnstile: Turnstile, time: Time) -> None:
-    time.now = 0.0  # no turn is over
+def test_those_who_wait_are_let_in_by_the_last_who_leaves(turnstile: Turnstile, time: FakeClock) -> None:
+    time.moment = 0.0  # no turn is over
     first, second, third = visitors(turnstile, 3)
     first.goes()
     assert not third.inside.is_set()
@@ -257,10 +260,10 @@ def test_those_who_wait_are_let_in_by_the_last_who_leaves(turnstile: Turnstile, 
 
 
 @pytest.mark.usefixtures("patient")
-def test_once_a_turn_whoever_leaves_lets_one_in_and_the_first_come_first(turnstile: Turnstile, time: Time) -> None:
+def test_once_a_turn_whoever_leaves_lets_one_in_and_the_first_come_first(turnstile: Turnstile, time: FakeClock) -> None:
     came = visitors(turnstile, 5)
     for n in range(3):
-        time.passes(2 * TURN)
+        time.advance(2 * TURN)
         came[n].goes()
         assert came[n + 2].inside.wait(PATIENCE)
         assert not any(later.inside.is_set() for later in came[n + 3 :])
@@ -270,8 +273,8 @@ def test_once_a_turn_whoever_leaves_lets_one_in_and_the_first_come_first(turnsti
 
 
 @pytest.mark.usefixtures("patient")
-def test_who_comes_back_at_once_goes_in_before_those_who_wait(turnstile: Turnstile, time: Time) -> None:
-    time.now = 0.0  # no turn is over
+def test_who_comes_back_at_once_goes_in_before_those_who_wait(turnstile: Turnstile, time: FakeClock) -> None:
+    time.moment = 0.0  # no turn is over
     first, second, third = visitors(turnstile, 3)
     first.goes()
     back = Visitor(turnstile)
@@ -301,9 +304,9 @@ def test_who_never_leaves_keeps_no_place_for_ever(turnstile: Turnstile) -> None:
     assert len(turnstile) == 0
 
 
-def test_those_who_wait_do_so_in_the_huddle(time: Time, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_those_who_wait_do_so_in_the_huddle(time: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     cores = Cores()
-    turnstile, huddle = Turnstile(time, 2), a_huddle(cores, monkeypatch)
+    turnstile, huddle = Turnstile(time.now, 2), a_huddle(cores, monkeypatch)
     for _ in range(2):
         turnstile.enter(allocate_lock(), huddle)
     assert cores.said == []
@@ -314,8 +317,8 @@ def test_those_who_wait_do_so_in_the_huddle(time: Time, monkeypatch: pytest.Monk
 
 
 @pytest.mark.usefixtures("patient")
-def test_who_is_interrupted_while_waiting_waits_no_more(time: Time) -> None:
-    spinner = Spinner(time, lambda: None, places=2)
+def test_who_is_interrupted_while_waiting_waits_no_more(time: FakeClock) -> None:
+    spinner = Spinner(time.now, lambda: None, places=2)
     gone = threading.Event()
 
     def held() -> bytes:

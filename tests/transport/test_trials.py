@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.transport.machine import Time
+from turbopool.transport.memory import FakeClock
 from turbopool.transport.trials import (
     ENOUGH,
     HUDDLED,
@@ -29,29 +29,29 @@ US = 1e-6
 
 
 @pytest.fixture
-def time() -> Time:
-    return Time()
+def time() -> FakeClock:
+    return FakeClock()
 
 
 @pytest.fixture
-def trials(time: Time) -> Trials:
-    return Trials(time, (LOOKING, SLEEPING), lambda _: None)
+def trials(time: FakeClock) -> Trials:
+    return Trials(time.now, (LOOKING, SLEEPING), lambda _: None)
 
 
 def work(
-    trials: Trials, time: Time, seconds: float, wait: Callable[[Manner], float]
+    trials: Trials, time: FakeClock, seconds: float, wait: Callable[[Manner], float]
 ) -> tuple[Mapping[Manner, float], list[Phase]]:
     """Wait for answers one after the other; return what part of the time that was done in which manner, and phases."""
-    began, phases, spent = time.now, [trials.phase], defaultdict[Manner, float](float)
-    while time.now < began + seconds:
-        manner, before = trials.phase.manner, time.now
-        time.passes(wait(manner))
-        spent[manner] += time.now - before
-        trials.note(time.now - before, time.now)
+    began, phases, spent = time.moment, [trials.phase], defaultdict[Manner, float](float)
+    while time.moment < began + seconds:
+        manner, before = trials.phase.manner, time.moment
+        time.advance(wait(manner))
+        spent[manner] += time.moment - before
+        trials.note(time.moment - before, time.moment)
         if trials.phase is not phases[-1]:
             phases.append(trials.phase)
-        time.passes(10 * US)  # for something else
-    return {manner: spent[manner] / (time.now - began) for manner in Manner}, phases
+        time.advance(10 * US)  # for something else
+    return {manner: spent[manner] / (time.moment - began) for manner in Manner}, phases
 
 
 # -- what is settled for -------------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ def work(
     ],
 )
 def test_all_do_what_made_them_wait_less(
-    trials: Trials, time: Time, looking: float, sleeping: float, *, is_looked_for: bool
+    trials: Trials, time: FakeClock, looking: float, sleeping: float, *, is_looked_for: bool
 ) -> None:
     def wait(manner: Manner) -> float:
         return looking if manner is LOOKING else sleeping
@@ -82,9 +82,9 @@ def test_all_do_what_made_them_wait_less(
 @pytest.mark.parametrize("best", Manner)
 @pytest.mark.parametrize("first", Manner)
 def test_the_best_of_three_is_settled_for_and_the_others_are_tried_in_turn(
-    time: Time, first: Manner, best: Manner
+    time: FakeClock, first: Manner, best: Manner
 ) -> None:
-    trials = Trials(time, (first, *(manner for manner in Manner if manner is not first)), lambda _: None)
+    trials = Trials(time.now, (first, *(manner for manner in Manner if manner is not first)), lambda _: None)
 
     def wait(manner: Manner) -> float:
         return 40 * US if manner is best else 90 * US
@@ -98,7 +98,7 @@ def test_the_best_of_three_is_settled_for_and_the_others_are_tried_in_turn(
     assert all(earlier is later for earlier, later in zip(tried, tried[2:], strict=False))
 
 
-def test_they_change_when_the_world_does(trials: Trials, time: Time) -> None:
+def test_they_change_when_the_world_does(trials: Trials, time: FakeClock) -> None:
     def quiet(manner: Manner) -> float:
         return 40 * US if manner is LOOKING else 90 * US
 
@@ -112,9 +112,9 @@ def test_they_change_when_the_world_does(trials: Trials, time: Time) -> None:
         assert work(trials, time, 10 * SETTLED, crowded)[0][LOOKING] < 0.2
 
 
-def test_rare_waits_are_judged_too(trials: Trials, time: Time) -> None:
+def test_rare_waits_are_judged_too(trials: Trials, time: FakeClock) -> None:
     def wait(manner: Manner) -> float:
-        time.passes(1.0)
+        time.advance(1.0)
         return 5_000 * US if manner is LOOKING else 500 * US
 
     work(trials, time, 3.0 * ENOUGH, wait)
@@ -176,25 +176,25 @@ def test_a_phase_that_is_no_trial_is_won_by_its_own_manner() -> None:
 # -- when ----------------------------------------------------------------------------------------------------
 
 
-def test_a_phase_lasts_until_there_is_enough_to_judge_by(trials: Trials, time: Time) -> None:
+def test_a_phase_lasts_until_there_is_enough_to_judge_by(trials: Trials, time: FakeClock) -> None:
     first = trials.phase
     assert first.manner is LOOKING
-    time.passes(10 * SETTLED)
+    time.advance(10 * SETTLED)
     for _ in range(ENOUGH - 1):
-        trials.note(50 * US, time.now)
+        trials.note(50 * US, time.moment)
         assert trials.phase is first
-    trials.note(50 * US, time.now)
+    trials.note(50 * US, time.moment)
     assert trials.phase is not first
     assert trials.phase.manner is SLEEPING
 
 
-def test_a_phase_lasts_its_time(trials: Trials, time: Time) -> None:
+def test_a_phase_lasts_its_time(trials: Trials, time: FakeClock) -> None:
     first = trials.phase
     for _ in range(10 * ENOUGH):
-        trials.note(50 * US, time.now)
+        trials.note(50 * US, time.moment)
     assert trials.phase is first
-    time.passes(TRIAL)
-    trials.note(50 * US, time.now)
+    time.advance(TRIAL)
+    trials.note(50 * US, time.moment)
     assert trials.phase is not first
 
 
@@ -205,15 +205,15 @@ def test_a_phase_lasts_its_time(trials: Trials, time: Time) -> None:
 def test_after_a_trial_comes_a_long_phase_and_after_that_a_trial_and_each_is_told(
     manners: list[Manner], stretches: list[tuple[float, float]]
 ) -> None:
-    time, told = Time(), list[Phase]()
-    trials = Trials(time, manners, told.append)
-    seen = [(time.now, trials.phase)]
+    time, told = FakeClock(), list[Phase]()
+    trials = Trials(time.now, manners, told.append)
+    seen = [(time.moment, trials.phase)]
     for seconds, pause in stretches:
         for _ in range(400):
-            time.passes(pause + 1e-3)
-            trials.note(seconds, time.now)
+            time.advance(pause + 1e-3)
+            trials.note(seconds, time.moment)
             if trials.phase is not seen[-1][1]:
-                seen.append((time.now, trials.phase))
+                seen.append((time.moment, trials.phase))
     assert len(seen) > 3
     assert seen[0][1].manner is manners[0]
     assert told == [phase for _, phase in seen[1:]]
