@@ -114,13 +114,11 @@ class Runtime:
 
     def receive(self, exchange: Exchange, timeout: float | None) -> None:
         """Receive the response of a launched request in the calling thread, unless somebody does already."""
-        if isinstance(exchange.tally, Pool):
-            shelf.receive(exchange.tally, exchange, timeout)
+        shelf.receive(exchange, timeout)
 
     def engage(self, exchange: Exchange) -> None:
         """Have the dispatcher receive the response of a launched request, unless somebody does already."""
-        if isinstance(exchange.tally, Pool):
-            shelf.engage(exchange.tally, exchange)
+        shelf.engage(exchange)
 
     def check(self) -> None:
         """Look whether the dispatcher still works; if not, everything under way is failed. For whoever waits long."""
@@ -294,8 +292,8 @@ class Runtime:
             http2=options.http2,
         )  # fmt: skip
 
-        def settings_for(key: PoolKey) -> PoolSettings:
-            return PoolSettings(
+        def new_pool(key: PoolKey) -> Pool:
+            return Pool(key=key, afloat=hub.afloat, settings=PoolSettings(
                 limit=options.connections_for(key.version),
                 max_pending=options.max_pending_requests,
                 connect_timeout=options.connect_timeout or None,
@@ -303,7 +301,7 @@ class Runtime:
                 reconnect=options.reconnect,
                 min_idle=options.http1.min_idle_connections if key.version != "2" else 0,
                 streams=options.http2.max_concurrent_streams if key.version == "2" else 1,
-            )
+            ))  # fmt: skip
 
         def reclaim(go_on: Callable[[], None]) -> None:
             if not tell(supervisor, Reclaim(go_on)):
@@ -311,7 +309,7 @@ class Runtime:
 
         dialer = Dialer(hub.dispatcher, hub.resolver, self._context_for, reclaim)
         quota = Quota(options.max_conns_per_host, options.max_total_connections)
-        supervisor = SupervisorActor.start(hub.dispatcher, dialer, quota, self._spoken, settings_for, self._pools)
+        supervisor = SupervisorActor.start(hub.dispatcher, dialer, quota, self._spoken, new_pool, self._pools)
         return supervisor
 
     def _context_for(self, key: PoolKey) -> TlsContext:

@@ -17,7 +17,7 @@ from tests.actors.scheduler import Schedule, Scheduler
 from tests.actors.stage import KEY, Bug, Stage
 from tests.actors.world import REQUEST
 from tests.servers.wire import respond
-from turbopool.actors import base, claims, ledger, pool, refusals, shelf, tcp_manager
+from turbopool.actors import afloat, base, claims, ledger, pool, refusals, shelf, tcp_manager
 from turbopool.actors.base import tell
 from turbopool.actors.messages import AbandonAll, Dispose, EvictIdle, Lease
 from turbopool.clock import NEVER, SystemClock
@@ -26,7 +26,7 @@ from turbopool.transport import claimable
 from turbopool.transport.interfaces import END_EDGE
 from turbopool.transport.memory import MemoryChannel, MemoryDial
 
-MODULES = (shelf, ledger, claimable, claims, tcp_manager, pool, base)
+MODULES = (shelf, afloat, ledger, claimable, claims, tcp_manager, pool, base)
 PATROLS = 2 * (claims.PATROL + claims.AGAIN)
 """Seconds within which everything a killed thread left behind is found."""
 _AFLOAT = 1.0
@@ -243,8 +243,8 @@ class Crowd:
             call.exchange.tally = its
             if kind not in ("send", "post") or its is None or not shelf.drive(its, call.exchange):
                 self._submit(call)
-            if call.exchange.raft and its is not None and kind != "leave":
-                shelf.engage(its, call.exchange) if kind == "engage" else shelf.receive(its, call.exchange, None)
+            if call.exchange.raft and kind != "leave":
+                shelf.engage(call.exchange) if kind == "engage" else shelf.receive(call.exchange, None)
             self.scheduler.wait(partial(getattr, call.exchange, "done"))
 
     def _submit(self, call: Call) -> None:
@@ -335,9 +335,9 @@ class Crowd:
             case "cancel":
                 for call in [one for one in stage.calls if not one.exchange.done][:1]:
                     call.future.cancel()
-            case "engage" if its is not None:
+            case "engage":
                 for call in [one for one in stage.calls if one.exchange.raft][:1]:
-                    shelf.engage(its, call.exchange)
+                    shelf.engage(call.exchange)
             case "cancel all":
                 tell(stage.supervisor, AbandonAll(None, threading.Event()))
             case "end" | "stray":

@@ -14,7 +14,8 @@ from typing import Literal, Unpack
 from tests.actors.calls import Call, Parts
 from tests.servers.wire import respond
 from turbopool import ReconnectOptions, Request
-from turbopool.actors import refusals
+from turbopool.actors import refusals, shelf
+from turbopool.actors.afloat import Afloat
 from turbopool.actors.base import tell
 from turbopool.actors.dispatcher import Dispatcher, Runnable
 from turbopool.actors.messages import Abandon, Dispose, Lease, ManagerMessage
@@ -71,6 +72,7 @@ class Stage:
         self.clock = FakeClock()
         self.poller = MemoryPoller()
         self.dispatcher = CountingDispatcher(self.clock, self.poller, MemoryWaker(self.poller))
+        self.afloat = Afloat(self.dispatcher, shelf.land)
         self.dialer = MemoryDialer(self.poller)
         self._bounds = per_host, total
         self.quota = Quota(per_host, total) if quota is None else quota
@@ -95,9 +97,12 @@ class Stage:
     def start_supervisor(self) -> None:
         """Begin, or begin anew."""
         self.supervisor = SupervisorActor.start(
-            self.dispatcher, self.dialer, self.quota, self.spoken, lambda _: self._settings, self.pools
+            self.dispatcher, self.dialer, self.quota, self.spoken, self._new_pool, self.pools
         )
         self.settle()
+
+    def _new_pool(self, key: PoolKey) -> Pool:
+        return Pool(key=key, settings=self._settings, afloat=self.afloat)
 
     def revive(self) -> SupervisorRef:
         """Begin anew if the supervisor was stopped from outside; return it."""

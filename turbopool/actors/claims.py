@@ -14,13 +14,10 @@ from turbopool.actors.ledger import Ledger
 from turbopool.actors.pool import Pool
 from turbopool.clock import NEVER
 from turbopool.transport.claimable import ClaimableConnection
-from turbopool.transport.exchange import Exchange, Raft, unmoor
+from turbopool.transport.exchange import Exchange, unmoor
 from turbopool.transport.interfaces import READ
 from turbopool.transport.landlord import Ending, Lendable
 
-AFLOAT = 2**-8
-"""Seconds for which a launched request is left to whoever waits for it; within as many more, the dispatcher takes it
-over. A power of two: its multiples are exact, or the next of them might not lie ahead."""
 AGAIN = 2.0
 """Seconds until the second look at what nobody seems to use."""
 PATROL = 60.0
@@ -34,29 +31,17 @@ class Claims:
         pool: whose they are.
         dispatcher: whose thread it runs on.
         drop: closes a connection and strikes it out.
-        on_crash: told of a bug.
     """
 
-    __slots__ = ("_dispatcher", "_drop", "_ledger", "_pool", "_suspects", "_sweeping")
+    __slots__ = ("_dispatcher", "_drop", "_ledger", "_pool", "_suspects")
 
-    def __init__(
-        self,
-        pool: Pool,
-        dispatcher: Dispatcher,
-        drop: Callable[[Lendable], None],
-        on_crash: Callable[[BaseException], None],
-    ) -> None:
+    def __init__(self, pool: Pool, dispatcher: Dispatcher, drop: Callable[[Lendable], None]) -> None:
         self._pool = pool
         self._ledger = pool.ledger
         self._dispatcher = dispatcher
         self._drop = drop
-        self._sweeping = dispatcher.timer(self._on_sweep, on_crash)
         self._suspects: dict[Lendable, tuple[int, float]] = {}
         """What was claimed at the last patrol and nobody may be using: its generation, and when it is taken back."""
-
-    def close(self) -> None:
-        """Look at nothing any more."""
-        self._sweeping.close()
 
     # -- handed in by callers --------------------------------------------------------------------------------
 
@@ -81,42 +66,6 @@ class Claims:
         else:  # a predecessor's, which crashed and failed the request
             connection.close()
 
-    # -- launched by callers ---------------------------------------------------------------------------------
-
-    def launched(self) -> None:
-        """Look in a moment whether somebody has come to receive what was launched.
-
-        All keys do at the same moments, so that the thread wakes up once for many of them.
-        """
-        self._sweep_at(2)
-
-    def _sweep_at(self, ticks: int) -> None:
-        self._sweeping.arm((self._dispatcher.now // AFLOAT + ticks) * AFLOAT)
-
-    def sweep(self, until: float = NEVER) -> bool:
-        """Take over what was asked for before ``until``, was launched, and nobody receives.
-
-        Return whether anything that old had been launched, received or not.
-        """
-        afloat, found = self._pool.afloat, False
-        while afloat and afloat[0][0] <= until:
-            _, raft = afloat.popleft()
-            self.land(raft)
-            found = True
-        return found
-
-    def scuttle(self, ending: Ending) -> None:
-        """Close what was launched while the manager stopped; its requests have failed, or do now."""
-        pool = self._pool
-        pool.is_swept = False
-        while pool.afloat:
-            _, raft = pool.afloat.popleft()
-            launched = unmoor(raft)
-            if launched is not None:
-                _, connection, _ = launched
-                connection.kill(ending)
-                self.scrap(connection)
-
     def scrap(self, connection: Lendable, lessee: Exchange | None = None) -> None:
         """Close what was put back or handed in when the manager had stopped; ``lessee``, if there is one, had it.
 
@@ -132,26 +81,27 @@ class Claims:
         if is_over and self._pool.ledger is ledger and isinstance(ledger, Ledger) and connection in ledger.members:
             self._drop(connection)
 
-    def land(self, raft: Raft) -> None:
-        """Take over this request, if it was launched and nobody receives it."""
-        launched = unmoor(raft)
-        if launched is not None:
-            _, connection, lessee = launched
-            self._carry_on(connection, lessee)
+    # -- launched by callers ---------------------------------------------------------------------------------
 
-    def _on_sweep(self) -> None:
-        """Take over what was launched a while ago; look again, without being told to, while callers launch more."""
-        pool = self._pool
-        pool.is_swept = self.sweep(self._dispatcher.now - AFLOAT)
-        if pool.is_swept or pool.afloat:  # some may have come before that
-            pool.is_swept = True
-            self._sweep_at(1)
+    def land_all(self) -> None:
+        """Take over what was launched over this key's connections, and nobody receives."""
+        self._pool.has_launched = False  # first: who launches one from now on says so
+        for connection in self._ledger.claimed():
+            if (exchange := connection.exchange) is not None:
+                self.land(exchange)
+
+    def land(self, exchange: Exchange) -> None:
+        """Take over this request, if it was launched and nobody receives it."""
+        launched = unmoor(exchange.raft)
+        if launched is not None:
+            _, _, connection, lessee = launched
+            self._carry_on(connection, lessee)
 
     # -- left behind by callers ------------------------------------------------------------------------------
 
     def patrol(self, now: float) -> None:
         """Take back what a killed thread has left behind: still claimed at the second look, and nobody's."""
-        self.sweep(now - AFLOAT)
+        self._pool.afloat.watch()
         forgotten: dict[Lendable, tuple[int, float]] = {}
         orphans = self._pool.orphans
         for orphan in [one for one in orphans if one.is_closed]:

@@ -13,6 +13,8 @@ import weakref
 from contextlib import ExitStack
 from typing import Protocol
 
+from turbopool.actors import shelf
+from turbopool.actors.afloat import Afloat
 from turbopool.actors.base import renew_registry_after_fork
 from turbopool.actors.dispatcher import LATE, Dispatcher
 from turbopool.actors.poller import system_poller, system_waker
@@ -46,7 +48,7 @@ class Hub:
     """A running dispatcher and what belongs to it.
 
     Attributes:
-        dispatcher, resolver: see there.
+        dispatcher, resolver, afloat: see there.
         callbacks: runs callers' done-callbacks.
         bodies: runs callers' body iterators.
         users: told when the dispatcher is lost.
@@ -62,6 +64,7 @@ class Hub:
             self.dispatcher.start()
             undo.pop_all()
         self.resolver = Resolver(self.dispatcher)
+        self.afloat = Afloat(self.dispatcher, shelf.land)
         self.callbacks = Workers("turbopool-callback", MAX_CALLBACK_THREADS)
         self.bodies = Workers("turbopool-body", MAX_BODY_THREADS)
         self.count = 0

@@ -37,11 +37,6 @@ class Shelved:
 
 
 @dataclass(frozen=True, slots=True)
-class Launched:
-    """A caller's thread sent a request, and does not wait for it: look in a moment whether anybody does."""
-
-
-@dataclass(frozen=True, slots=True)
 class BackUp:
     """See to the deadline of a request that a caller's thread drives: no timer of its connection is armed."""
 
@@ -163,7 +158,7 @@ class Halt:
 
 
 ManagerMessage = (
-    Lease | Joined | Launched | Shelved | BackUp | TakeOver | Release | Abandon | AbandonAll | EvictIdle
+    Lease | Joined | Shelved | BackUp | TakeOver | Release | Abandon | AbandonAll | EvictIdle
     | ExpireWaiters | EvictOne | Established | Adopt | EstablishFailed | Reconnect | RoomMade | WarmUp | Drain | Halt
 )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import pykka
 
+from turbopool.actors.afloat import Afloat
 from turbopool.actors.ledger import Books, Ledger
 from turbopool.actors.quota import Quota
 from turbopool.actors.recovery import OPEN, Recovery
@@ -17,7 +18,7 @@ from turbopool.clock import NEVER
 from turbopool.config import ReconnectOptions
 from turbopool.stats import PoolKey, PoolStats
 from turbopool.transport.claimable import ClaimableConnection
-from turbopool.transport.exchange import Exchange, Raft, unmoor
+from turbopool.transport.exchange import Exchange, unmoor
 from turbopool.transport.interfaces import Dial
 from turbopool.transport.landlord import ConnectionSettings, Ending, Lendable
 
@@ -50,6 +51,8 @@ class Pool:
 
     key: PoolKey
     settings: PoolSettings
+    afloat: Afloat
+    """Where callers launch their requests."""
     ledger: Books[Any, Dial, Exchange] = field(init=False)
     """Of connections as its manager makes them."""
     ref: pykka.ActorRef[Any] = field(init=False)
@@ -63,11 +66,8 @@ class Pool:
     """Whether its manager ends."""
     early: deque[Exchange] = field(default_factory=deque)
     """On their way through the supervisor, though the pool was there when they were told of: who came later waits."""
-    afloat: deque[tuple[float, Raft]] = field(default_factory=deque)
-    """Launched by callers, the oldest first, and when they were asked for. A raft is empty once somebody has claimed
-    what was on it, so this keeps no response alive."""
-    is_swept: bool = False
-    """Whether the manager is going to look at those."""
+    has_launched: bool = False
+    """Whether callers have launched requests since the manager last took those over."""
     orphans: dict[ClaimableConnection, None] = field(default_factory=dict)
     """Claimed by callers when the manager died: they hand them in to its replacement, which closes them."""
     looks_at: float = NEVER
@@ -132,20 +132,17 @@ class Pool:
         self.closed = self.opened  # first, so that whoever sees one closed sees it counted
         waiting = books.empty_queue()
         lessees = books.lessees()
-        self.is_swept = False
-        for _, raft in self.afloat.copy():
-            if (launched := unmoor(raft)) is not None:
-                _, connection, _ = launched
-                connection.claimed = False
         while (connection := books.grab()) is not None:
             connection.kill(crash)
         for connection in books.carriers():
             connection.kill(crash)
         for connection in books.claimed():
-            if connection.claimed:
+            exchange = connection.exchange
+            if connection.claimed and (exchange is None or unmoor(exchange.raft) is None):
                 connection.revoke(crash)
                 self.orphans[connection] = None
             else:
+                connection.claimed = False
                 connection.kill(crash)
         for lessee in lessees:
             if not lessee.done:  # the manager died before it had put it on the connection

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from turbopool.actors.base import leave, tell
 from turbopool.actors.ledger import Ledger
-from turbopool.actors.messages import Abandon, BackUp, EvictIdle, Joined, Launched, Release, Shelved, TakeOver
+from turbopool.actors.messages import Abandon, BackUp, EvictIdle, Joined, Release, Shelved, TakeOver
 from turbopool.actors.pool import Pool
 from turbopool.clock import SystemClock
 from turbopool.transport.claimable import ClaimableConnection
@@ -57,22 +57,20 @@ def launch(pool: Pool, exchange: Exchange) -> bool:
         if not connection.send(exchange):
             _hand_in(pool, connection, TakeOver(connection, exchange))
             return True
-        exchange.raft = [(books, connection, exchange)]
-        pool.afloat.append((exchange.asked_at, exchange.raft))
-        if not pool.is_swept:
-            pool.is_swept = True
-            _tell(pool, Launched())
+        exchange.raft = [(pool, books, connection, exchange)]
+        pool.has_launched = True
+        pool.afloat.launch(exchange.asked_at, exchange.raft)
         if connection.is_orphaned:  # and its future may have failed, so that nobody comes to receive
-            engage(pool, exchange)
+            engage(exchange)
     except BaseException:
         _give_up(pool, exchange)
         _clean_up(pool, exchange)
-        _tell(pool, Launched())  # others may rely on that
+        pool.afloat.watch()  # others may rely on that
         raise
     return True
 
 
-def receive(pool: Pool, exchange: Exchange, timeout: float | None) -> None:
+def receive(exchange: Exchange, timeout: float | None) -> None:
     """Receive the response of a launched request in the calling thread, for ``timeout`` seconds at most.
 
     Unless somebody else does already.
@@ -80,7 +78,7 @@ def receive(pool: Pool, exchange: Exchange, timeout: float | None) -> None:
     launched = unmoor(exchange.raft)
     if launched is None:
         return
-    books, connection, _ = launched
+    pool, books, connection, _ = launched
     try:
         now = clock()
         patience = exchange.deadline if timeout is None else min(exchange.deadline, now + timeout)
@@ -90,12 +88,16 @@ def receive(pool: Pool, exchange: Exchange, timeout: float | None) -> None:
         raise
 
 
-def engage(pool: Pool, exchange: Exchange) -> None:
+def engage(exchange: Exchange) -> None:
     """Have the dispatcher receive the response of a launched request, unless somebody does already."""
     launched = unmoor(exchange.raft)
     if launched is not None:
-        _, connection, _ = launched
-        _hand_in(pool, connection, TakeOver(connection, exchange))
+        land(*launched)
+
+
+def land(pool: Pool, _: Shelf, connection: ClaimableConnection, exchange: Exchange) -> None:
+    """Have the dispatcher receive the response of a request that was launched, and unmoored."""
+    _hand_in(pool, connection, TakeOver(connection, exchange))
 
 
 def _end(pool: Pool, books: Shelf, connection: ClaimableConnection, exchange: Exchange, *, is_plain: bool) -> None:
@@ -181,7 +183,7 @@ def _hand_in(pool: Pool, connection: ClaimableConnection, message: Release | Tak
         connection.abandon()
 
 
-def _tell(pool: Pool, message: Release | TakeOver | Shelved | Launched) -> None:
+def _tell(pool: Pool, message: Release | TakeOver | Shelved) -> None:
     """Tell the manager, whether or not it lives: what a dead one is told is cleaned up."""
     if not tell(pool.ref, message):
         leave(pool.ref, message)

@@ -40,7 +40,7 @@ from turbopool.actors.messages import (
     SupervisorMessage,
     WarmUp,
 )
-from turbopool.actors.pool import Pool, PoolSettings
+from turbopool.actors.pool import Pool
 from turbopool.actors.quota import Quota
 from turbopool.actors.restart import RestartBudget
 from turbopool.actors.spoken import Spoken
@@ -56,7 +56,7 @@ class SupervisorActor(DispatchedActor):
         dispatcher: whose thread it and its managers run on.
         dialer, quota: shared by the managers.
         spoken: what is learned of the servers' versions.
-        settings: what a key's manager is told.
+        new_pool: what there is to be of a key.
         pools: published: callers read it, this actor alone changes it.
     """
 
@@ -66,14 +66,14 @@ class SupervisorActor(DispatchedActor):
         dialer: Dialer,
         quota: Quota,
         spoken: Spoken,
-        settings: Callable[[PoolKey], PoolSettings],
+        new_pool: Callable[[PoolKey], Pool],
         pools: dict[PoolKey, Pool],
     ) -> None:
         super().__init__(dispatcher)
         self._dialer = dialer
         self._quota = quota
         self._spoken = spoken
-        self._settings = settings
+        self._new_pool = new_pool
         self._pools = pools
         self._restarts: dict[PoolKey, RestartBudget] = {}
         self._disposals: list[Dispose] = []
@@ -146,7 +146,7 @@ class SupervisorActor(DispatchedActor):
         """Return the pool of a key, making it and its manager if need be; it is dead only if it may not be replaced."""
         pool = self._pools.get(key)
         if pool is None:
-            pool = Pool(key=key, settings=self._settings(key))
+            pool = self._new_pool(key)
             self._start(pool)
             self._pools[key] = pool
         elif pool.crash is not None:

@@ -30,7 +30,6 @@ from turbopool.actors.messages import (
     ExpireWaiters,
     Halt,
     Joined,
-    Launched,
     Lease,
     ManagerCrashed,
     ManagerDrained,
@@ -81,7 +80,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._supervisor = supervisor
         self._room = Room(quota, pool, dispatcher, self._tell_supervisor)
         self._dialing = Dialing(self, pool, dispatcher, dialer, self._room)
-        self._claims = Claims(pool, dispatcher, self._drop, self.crash)
+        self._claims = Claims(pool, dispatcher, self._drop)
         pool.quota = quota
         pool.is_shared = dispatcher.can_share
         pool.is_draining = False
@@ -110,8 +109,6 @@ class TcpConnectionManagerActor(DispatchedActor):
                 self._serve_shelf()
             case Shelved():
                 self._on_shelved()
-            case Launched():
-                self._claims.launched()
             case BackUp():
                 message.connection.back_up(message.lessee)
             case TakeOver():
@@ -165,8 +162,8 @@ class TcpConnectionManagerActor(DispatchedActor):
         if most < count:
             ledger.is_told = True
             tell(self.actor_ref, Joined())
-        if ledger.queued and self._pool.afloat:  # their connections are wanted
-            self._claims.sweep()
+        if ledger.queued and self._pool.has_launched:  # their connections are wanted
+            self._claims.land_all()
         self._serve_shelf()
 
     def _on_lease(self, lessee: Exchange) -> None:
@@ -411,14 +408,14 @@ class TcpConnectionManagerActor(DispatchedActor):
             tell(self._supervisor, Abandon(lessee))
             return
         self._pool.cancelled += 1
-        self._claims.land(lessee.raft)
+        self._claims.land(lessee)
         if not self._ledger.withdraw(lessee) and lessee.connection is not None:
             lessee.connection.abort()
         self._end_if_empty()
 
     def _on_abandon_all(self, owner: object) -> None:
         ledger = self._ledger
-        self._claims.sweep()
+        self._claims.land_all()
         carried = [lessee for one in ledger.claimed() if (lessee := one.exchange) is not None]
         for lessee in [*ledger.returned, *ledger.waiting, *ledger.demand.copy(), *ledger.lessees(), *carried]:
             if lessee.owner is owner and lessee.completion.cancel_now():
@@ -465,7 +462,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._ending = refusals.disposed
         self._serve_shelf()  # word of what was put back may be under way
         self._drop_idle()
-        self._claims.sweep()
+        self._claims.land_all()
         for connection in self._ledger.carriers():
             connection.drain()
         if queued == "fail":
@@ -483,8 +480,7 @@ class TcpConnectionManagerActor(DispatchedActor):
         self._pool.is_draining = True
         self._fail_queue()
         self._dialing.cancel()
-        self._pool.is_swept = False  # who launches from now on says so, and is heard or closed; see undelivered
-        self._claims.sweep()
+        self._claims.land_all()
         for connection in self._ledger.carriers():
             connection.kill(self._ended)
             self._drop(connection)
@@ -556,9 +552,6 @@ class TcpConnectionManagerActor(DispatchedActor):
             case Shelved():
                 while (connection := self._ledger.grab()) is not None:
                     self._claims.scrap(connection)
-            case Launched():
-                if not tell(self._pool.ref, message):  # nor is there a replacement
-                    self._claims.scuttle(self._ended)
             case TakeOver() | Release():
                 self._claims.scrap(message.connection, None if isinstance(message, TakeOver) else message.lessee)
             case _:
@@ -568,5 +561,5 @@ class TcpConnectionManagerActor(DispatchedActor):
         tell(self._supervisor, message)  # if it stopped first, there is nobody to tell
 
     def _close_timers(self) -> None:
-        for timer in (self._eviction, self._expiry, self._dialing, self._retirement, self._claims):
+        for timer in (self._eviction, self._expiry, self._dialing, self._retirement):
             timer.close()

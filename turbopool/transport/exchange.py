@@ -57,8 +57,8 @@ class _Delivered:
 _DELIVERED = _Delivered()
 
 Raft = list[Any]
-"""What a launched request floats on: a list of one, ``(books, connection, exchange)``, emptied by whoever claims the
-right to receive its response."""
+"""What a launched request floats on: a list of one, ``(pool, books, connection, exchange)``, emptied by whoever claims
+the right to receive its response."""
 _NO_RAFT: Raft = []
 """Of all that float on nothing: always empty."""
 

@@ -4,53 +4,57 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections import deque
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
-from turbopool.actors.claims import AFLOAT, Claims
-from turbopool.actors.ledger import Ledger
+from turbopool.actors.afloat import AFLOAT, Afloat
 from turbopool.clock import NEVER
 from turbopool.transport.exchange import unmoor
 
 STEP = AFLOAT / 50
 
 
+class Raft(list[Any]):
+    """Can be seen to be gone."""
+
+
 class Harbour:
-    """A key whose callers launch requests, and a dispatcher that does nothing but its timer."""
+    """What is afloat, and a dispatcher that does nothing but its timer."""
 
     def __init__(self) -> None:
         self.now = 100.0
         self.due = NEVER
         self.told = 0
         self.taken_over: dict[int, float] = {}
-        self.pool = SimpleNamespace(afloat=deque(), is_swept=False, ledger=Mock(spec=Ledger))
         self.fire: Callable[[], None] = lambda: None
-        self.claims = Claims(self.pool, self, lambda _: None, lambda _: None)  # type: ignore[arg-type]
+        self.crash: Callable[[BaseException], None] = lambda _: None
+        self.afloat = Afloat(self, self.land)  # type: ignore[arg-type]
 
-    def timer(self, callback: Callable[[], None], _: object) -> Harbour:
+    def timer(self, callback: Callable[[], None], on_crash: Callable[[BaseException], None]) -> Harbour:
         """Be the timer, too."""
-        self.fire = callback
+        self.fire, self.crash = callback, on_crash
         return self
+
+    def schedule(self, told: Afloat) -> None:
+        """Do at once what there is to do."""
+        self.told += 1
+        told.step()
+
+    def land(self, number: int) -> None:
+        """Take over."""
+        assert number >= 0, "a bug"
+        self.taken_over[number] = self.now
 
     def arm(self, due: float) -> None:
         """Fire at that moment."""
         self.due = due
 
-    def launch(self, number: int) -> list[Any]:
+    def launch(self, number: int) -> Raft:
         """Do as a caller does."""
-        connection = Mock()
-        connection.take_over.side_effect = lambda _: self.taken_over.setdefault(number, self.now)
-        raft = [(None, connection, Mock())]
-        self.pool.afloat.append((self.now, raft))
-        if not self.pool.is_swept:
-            self.pool.is_swept = True
-            self.told += 1
-            self.claims.launched()
+        raft = Raft([(number,)])
+        self.afloat.launch(self.now, raft)
         return raft
 
     def passes(self, seconds: float) -> None:
@@ -60,7 +64,10 @@ class Harbour:
             self.now += STEP
             if self.now >= self.due:
                 self.due = NEVER
-                self.fire()
+                try:
+                    self.fire()
+                except AssertionError as bug:
+                    self.crash(bug)
 
 
 @pytest.fixture
@@ -80,13 +87,17 @@ def test_what_nobody_receives_is_taken_over_within_twice_the_time_it_is_left_alo
     assert max(ages) <= 2 * AFLOAT + 2 * STEP
 
 
-def test_while_callers_launch_more_the_manager_need_not_be_told_again(harbour: Harbour) -> None:
+def test_while_callers_launch_more_the_dispatcher_need_not_be_told_again(harbour: Harbour) -> None:
+    kept = []
     for number in range(1_000):
-        unmoor(harbour.launch(number))
+        raft = harbour.launch(number)
+        kept.append(weakref.ref(raft))
+        unmoor(raft)
         harbour.passes(AFLOAT / 3)
+    del raft
     assert harbour.told == 1
     assert not harbour.taken_over
-    assert len(harbour.pool.afloat) < 10
+    assert sum(raft() is not None for raft in kept) < 10
 
 
 def test_every_look_lies_ahead_of_the_one_before(harbour: Harbour) -> None:
@@ -103,9 +114,20 @@ def test_it_stops_looking_when_nothing_is_launched_any_more(harbour: Harbour) ->
     unmoor(harbour.launch(0))
     harbour.passes(5 * AFLOAT)
     assert harbour.due == NEVER
-    assert not harbour.pool.is_swept
     harbour.launch(1)
     assert harbour.told == 2
+
+
+def test_what_cannot_be_taken_over_keeps_the_others_no_longer(
+    harbour: Harbour, caplog: pytest.LogCaptureFixture
+) -> None:
+    harbour.launch(1)
+    harbour.launch(-1)
+    harbour.launch(2)
+    harbour.passes(5 * AFLOAT)
+    assert sorted(harbour.taken_over) == [1, 2]
+    assert "could not be taken over" in caplog.text
+    assert harbour.due == NEVER
 
 
 def test_nothing_of_a_received_response_is_kept(harbour: Harbour) -> None:
@@ -114,8 +136,8 @@ def test_nothing_of_a_received_response_is_kept(harbour: Harbour) -> None:
 
     response = Response()
     seen = weakref.ref(response)
-    raft: list[Any] = [(None, None, response)]
-    harbour.pool.afloat.append((harbour.now, raft))
+    raft: list[Any] = [(response,)]
+    harbour.afloat.launch(harbour.now, raft)
     gc.disable()
     try:
         unmoor(raft)
