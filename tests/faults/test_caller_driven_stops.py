@@ -5,23 +5,27 @@ Nobody but that thread looks at the connection then, so it must be woken.
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import CancelledError, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
 from tests.face.remains import assert_nothing_left
 from tests.faults.aftermath import NEXT, assert_balanced, assert_recovered, healthy
-from tests.faults.driven import SAID, after_one, driven, failure, idle, send
+from tests.faults.driven import SAID, after_one, driven, failure, held_dispatcher, idle, send
+from tests.servers.certs import Authority
 from tests.servers.connection import Conn
 from tests.servers.raw import RawServer
 from tests.servers.wire import respond
 from tests.waiting import PATIENCE, SPENT, eventually
-from turbopool import Client, ClientDisposed, ClientFactory, DeadlineExceeded
+from turbopool import Client, ClientDisposed, ClientFactory, DeadlineExceeded, ReadError, Response
+from turbopool.transport.channel import TcpChannel
 
 # -- cancels ---------------------------------------------------------------------------------------------------
 
@@ -191,6 +195,66 @@ def test_an_interrupt_wakes_the_thread_that_drives() -> None:
             assert (pool.completed, pool.cancelled, pool.requests) == (40, 40, 80)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def interrupted(monkeypatch: pytest.MonkeyPatch, moment: str, future: Future[Response]) -> None:
+    """Wait for a response, and be interrupted at that moment."""
+    await_bytes = TcpChannel.await_bytes
+
+    def interrupted_await(channel: TcpChannel, patience: float) -> bytes | None:
+        monkeypatch.undo()
+        if moment == "handed over":  # by the kernel, and nobody has noted that yet
+            with socket.socket(fileno=os.dup(channel.fd)) as behind_its_back:
+                assert behind_its_back.recv(1000)
+        elif moment == "received":
+            assert await_bytes(channel, patience)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TcpChannel, "await_bytes", interrupted_await)
+    with pytest.raises(KeyboardInterrupt):
+        future.result(PATIENCE)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("moment", ["waiting", "handed over", "received"])
+def test_a_wait_may_be_repeated_after_an_interrupt(
+    moment: str, scheme: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLT-P15: what had been received when it struck is lost; then the request is sent again, or fails, and at once."""
+    is_lost = moment != "waiting"
+    with idle(healthy, authority=authority if scheme == "https" else None) as (server, client):
+        for method in ("GET", "POST"):
+            future = client.send_async(method, "/next", timeout=60)
+            interrupted(monkeypatch, moment, future)
+            if is_lost and method == "POST":
+                error = future.exception(PATIENCE)
+                assert isinstance(error, ReadError)
+                assert error.request_sent
+                assert not error.may_retry
+                assert "an interrupt" in str(error)
+            else:
+                assert future.result(PATIENCE).content == NEXT
+        (pool,) = client.stats().pools.values()
+        assert (pool.replays, pool.failed) == (is_lost, is_lost)
+        assert_recovered(client, server, connections=3 if is_lost else 1, replays=int(is_lost))
+
+
+def test_an_answer_that_waits_with_the_end_of_its_stream_outlives_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """FLT-P15: nothing is lost, so that no POST fails."""
+
+    def last(conn: Conn) -> None:
+        conn.read_request()
+        conn.send(respond(NEXT))
+
+    with idle(last) as (server, client):
+        with held_dispatcher():
+            future = client.send_async("POST", "/next", timeout=60)
+            server.wait_until(lambda server: server.open == 0)
+            interrupted(monkeypatch, "waiting", future)
+        assert future.result(PATIENCE).content == NEXT
+        assert_recovered(client, server, connections=2)
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from tests.servers.raw import RawServer, always
 from tests.servers.wire import respond
 
 chance = random.Random(int(sys.argv[1]))
-armed, sent, raised = False, 0, 0
+armed, sent, raised, promised = False, 0, 0, []
 
 def on_signal(number, frame):
     # Not while nobody listens for it: what is looked at is our code, not this script.
@@ -65,7 +65,8 @@ def streamed():
             assert piece
 
 def futures():
-    waiting = [client.send_async("GET", f"/{n}") for n in range(3)]
+    waiting = [client.send_async("GET", f"/{n}", timeout=60) for n in range(3)]
+    promised.append(waiting[-1])
     for future in waiting:
         future.result()
 
@@ -85,6 +86,9 @@ with server, Client(base_url=server.url, max_conns_per_host=2) as client:
     deadline = time.monotonic() + 40
     while raised < 300 and time.monotonic() < deadline:
         interrupted(CALLS[chance.choice(list(CALLS))])
+        for future in promised:  # its caller may wait again
+            assert future.result(20).content == b"/2"
+        promised.clear()
     over.set()
     pesterer.join()
     assert raised >= 300, (raised, sent)

@@ -14,6 +14,7 @@ import os
 import socket
 import ssl
 import struct
+import sys
 
 from turbopool.clock import NEVER
 from turbopool.config.tls import TlsContext
@@ -21,11 +22,19 @@ from turbopool.transport import quick
 from turbopool.transport.interfaces import RECEIVE_BYTES
 from turbopool.transport.spinning import Spinner, spinner, tls_spinner
 
+if sys.platform == "linux":
+    import fcntl
+    import termios
+
 _USUAL_BYTES = 65_536
 """Bytes asked for once few do not do; a buffer beyond 128 KiB costs a system call, so it is used when filled."""
 _RECORD_HEADER = 5
 _NOW = socket.MSG_DONTWAIT
 _PEEK = socket.MSG_DONTWAIT | socket.MSG_PEEK
+_BYTES_RECEIVED = slice(128, 136)
+"""Where ``TCP_INFO`` has how many bytes ever came in (Linux 4.1), the end of the stream counted as one."""
+_ESTABLISHED = 1
+"""The state that it has in the first byte until the stream has ended."""
 _PATIENCE_STEP = 0.05
 """Seconds by which a wait may be too long or short before the kernel is told another bound: one system call less."""
 _LEAST_PATIENCE = 0.001
@@ -35,7 +44,7 @@ _LEAST_PATIENCE = 0.001
 class TcpChannel:
     """A connected TCP socket."""
 
-    __slots__ = ("_patience", "_size", "_sock", "_spinner", "fd")
+    __slots__ = ("_patience", "_size", "_sock", "_spinner", "fd", "taken")
 
     version: str | None = None
     truncated = False
@@ -47,6 +56,7 @@ class TcpChannel:
         self._spinner = spinner
         self._sock = sock
         self.fd = sock.fileno()
+        self.taken = 0
         self._size = quick.MOST
         self._patience: float = NEVER
 
@@ -84,6 +94,7 @@ class TcpChannel:
                 data = self._sock.recv(self._size, _NOW)
         except (BlockingIOError, InterruptedError):
             return None
+        self.taken += len(data)
         if len(data) >= quick.MOST or self._size != quick.MOST:
             self._note_size(len(data))
         return data
@@ -100,18 +111,22 @@ class TcpChannel:
     def receive_into(self, room: memoryview) -> bytes | memoryview | None:
         """Return what has arrived, as the filled part of ``room``."""
         try:
-            return room[: self._sock.recv_into(room, min(len(room), RECEIVE_BYTES), _NOW)]
+            size = self._sock.recv_into(room, min(len(room), RECEIVE_BYTES), _NOW)
         except (BlockingIOError, InterruptedError):
             return None
+        self.taken += size
+        return room[:size]
 
     def await_into(self, room: memoryview, patience: float) -> bytes | memoryview | None:
         """Return what arrives, as :meth:`await_bytes` does, as the filled part of ``room``. Blocks."""
         if abs(patience - self._patience) > _PATIENCE_STEP:
             self._set_patience(patience)
         try:
-            return room[: self._sock.recv_into(room, min(len(room), RECEIVE_BYTES))]
+            size = self._sock.recv_into(room, min(len(room), RECEIVE_BYTES))
         except (BlockingIOError, InterruptedError):
             return None
+        self.taken += size
+        return room[:size]
 
     def await_bytes(self, patience: float) -> bytes | None:
         """Return what arrives, ``b""`` at the end, None when nothing does for about ``patience`` seconds. Blocks."""
@@ -125,6 +140,7 @@ class TcpChannel:
             data = self._sock.recv(self._size)
         except (BlockingIOError, InterruptedError):
             return None
+        self.taken += len(data)
         if len(data) >= quick.MOST or self._size != quick.MOST:
             self._note_size(len(data))
         return data
@@ -165,6 +181,21 @@ class TcpChannel:
         return False
 
     is_still = is_quiet
+
+    def has_lost_nothing(self) -> bool:
+        """Whether all that ever came in waits to be received or is among ``taken``; True where nobody knows.
+
+        An interrupt may strike when the system has handed bytes over, and nobody has them yet.
+        """
+        if sys.platform != "linux":
+            return True
+        try:
+            info = self._sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _BYTES_RECEIVED.stop)
+            waiting = fcntl.ioctl(self.fd, termios.FIONREAD, bytes(4))  # second: more may come in meanwhile
+        except OSError:
+            return False
+        came_in = int.from_bytes(info[_BYTES_RECEIVED], sys.byteorder) - (info[0] != _ESTABLISHED)
+        return came_in <= self.taken + int.from_bytes(waiting, sys.byteorder)
 
     def close(self) -> None:
         """Close the socket."""
@@ -316,6 +347,15 @@ class TlsChannel:
         """Return what arrives, not put into ``room``: plaintext has to be made elsewhere. Blocks."""
         del room
         return self.await_bytes(patience)
+
+    @property
+    def taken(self) -> int:
+        """How many bytes of ciphertext were received."""
+        return self._tcp.taken
+
+    def has_lost_nothing(self) -> bool:
+        """Whether all that ever came in waits to be received or is among ``taken``; True where nobody knows."""
+        return self._tcp.has_lost_nothing()
 
     def note_answer(self, seconds: float, now: float) -> None:
         """Learn what a response took whose bytes were awaited."""

@@ -15,6 +15,8 @@ Benchmark of this path: ``make bench``, rows ``turbopool-send``.
 
 from __future__ import annotations
 
+import errno
+
 from turbopool.clock import NEVER, SystemClock
 from turbopool.errors import DeadlineExceeded, TurboPoolError
 from turbopool.stats import PoolKey
@@ -98,6 +100,7 @@ class ClaimableConnection(Http1Connection):
     def receive(self, exchange: Exchange, now: float, patience: float) -> bool:
         """Receive the response, waiting until ``patience``; return False if the reactor has to go on. Blocks."""
         channel, parser = self._channel, self._parser
+        parsed = channel.taken
         until, read_timeout = patience, exchange.read_timeout
         try:
             while True:
@@ -108,6 +111,7 @@ class ClaimableConnection(Http1Connection):
                 data = channel.await_bytes(until - now) if room is None else channel.await_into(room, until - now)
                 if data:
                     parser.receive(data)
+                    parsed = channel.taken
                     if parser.complete:
                         break
                 self._is_at_end = data == b"" or channel.ended
@@ -116,6 +120,10 @@ class ClaimableConnection(Http1Connection):
         except (OSError, TurboPoolError) as error:
             self._fault = error
             return False
+        except BaseException:  # an interrupt: what had been received when it struck is lost
+            if channel.taken != parsed or not channel.has_lost_nothing():
+                self._fault = ConnectionAbortedError(errno.ECONNABORTED, "an interrupt cut the response")
+            raise
         return self.requests > 1 and not self.is_hung_up and self._is_reusable(exchange)
 
     def conclude(self, exchange: Exchange) -> bool:

@@ -64,11 +64,16 @@ _NO_RAFT: Raft = []
 
 
 def unmoor(raft: Raft) -> Any | None:  # noqa: ANN401  # what whoever launched it put there
-    """Claim what is on a raft, with the right to receive the response; None if somebody has. Any thread."""
+    """Claim what is on a raft, with the right to receive the response; None if somebody has. Any thread.
+
+    Signal handlers run between calls, not after a ``del``: an interrupt cannot make it vanish from here.
+    """
     try:
-        return raft.pop()
+        launched = raft[0]
+        del raft[0]  # one of those who try it succeeds
     except IndexError:
         return None
+    return launched
 
 
 class Runner(Protocol):

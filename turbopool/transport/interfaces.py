@@ -183,6 +183,15 @@ class Channel(Sink, Protocol):
         """Whether the peer has neither sent nor closed anything since it was last looked at."""
         ...
 
+    @property
+    def taken(self) -> int:
+        """How many bytes were received; in clear or not, for comparison only."""
+        ...
+
+    def has_lost_nothing(self) -> bool:
+        """Whether all that ever came in waits to be received or is among ``taken``; True where nobody knows."""
+        ...
+
     def is_still(self) -> bool:
         """Whether nothing has arrived at all: a quicker way to be sure that it is quiet."""
         ...

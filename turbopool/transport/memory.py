@@ -138,7 +138,8 @@ class MemoryChannel:
     def __init__(self, poller: MemoryPoller) -> None:
         self.fd = poller.open(self._readiness)
         self._arrived: deque[bytes] = deque()
-        self._taken = 0
+        self._shown = 0
+        self.taken = 0
         self.sent = bytearray()
         self.room: int | None = None
         self.error: OSError | None = None
@@ -152,8 +153,8 @@ class MemoryChannel:
 
     def take(self) -> bytes:
         """Return what was written since the last call."""
-        taken, self._taken = bytes(self.sent[self._taken :]), len(self.sent)
-        return taken
+        news, self._shown = bytes(self.sent[self._shown :]), len(self.sent)
+        return news
 
     def send(self, data: bytes | memoryview) -> int:
         """Take what there is room for."""
@@ -173,7 +174,9 @@ class MemoryChannel:
         if not self._arrived:
             self._raise()
             return None
-        return self._arrived.popleft() if self._arrived[0] else b""  # the end can be read for ever
+        piece = self._arrived.popleft() if self._arrived[0] else b""  # the end can be read for ever
+        self.taken += len(piece)
+        return piece
 
     def receive_into(self, room: memoryview) -> bytes | memoryview | None:
         """Return the next piece, put into ``room`` if it fits."""
@@ -205,6 +208,10 @@ class MemoryChannel:
         return not self._readiness() & READ
 
     is_still = is_quiet
+
+    def has_lost_nothing(self) -> bool:
+        """Nothing ever is."""
+        return True
 
     def close(self) -> None:
         """End the connection's side."""
