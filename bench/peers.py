@@ -38,14 +38,14 @@ class Turbopool:
     def __init__(self, target: Target) -> None:
         from turbopool import Client, Http1Options
 
-        keys, clients = target.keys, target.clients
-        limit = Http1Options(max_connections_per_server=max(1, target.connections // (keys * clients)))
+        clients = target.clients
+        limit = Http1Options(max_connections_per_server=target.limit)
         verify = str(target.authority) if target.authority else True
         self.clients = [Client(http1=limit, verify=verify, request_timeout=TIMEOUT) for _ in range(clients)]
         # A host of its own for each pool: 127.0.0.1 to 127.0.0.64 are all this machine.
         targets = [
             (self.clients[n % clients], target.url.replace("127.0.0.1", f"127.0.0.{n % 64 + 1}"))
-            for n in range(keys * clients)
+            for n in range(target.pools)
         ]
         self._targets = cycle(targets)
 

@@ -56,7 +56,7 @@ class Target:
     callers: int = 1
     """How many threads will call ``get``."""
     connections: int = 16
-    """In all, at most."""
+    """To one pool, at most; each of several has its part of them, and two at least."""
     streams: int = STREAMS
     """Requests at once on each connection, over HTTP/2."""
     keys: int = 1
@@ -73,6 +73,16 @@ class Target:
     def as_text(self) -> str:
         """Return all of it on one line."""
         return json.dumps(asdict(self) | {"authority": str(self.authority or "")})
+
+    @property
+    def pools(self) -> int:
+        """How many pools there are of all clients."""
+        return self.keys * self.clients
+
+    @property
+    def limit(self) -> int:
+        """How many connections a pool may have."""
+        return self.connections if self.pools == 1 else max(2, self.connections // self.pools)
 
     @property
     def base(self) -> str:

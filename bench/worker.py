@@ -41,10 +41,14 @@ EVERYONE = frozenset(peers.THREADED | h2_peers.THREADED) | ASYNCIO
 
 
 class Load:
-    """Threads that call ``peer.get``, each again as soon as it is answered, after a first time that is not counted."""
+    """Threads that call ``peer.get``, each again as soon as it is answered.
+
+    Not counted is the first time, or as often as it takes to meet every pool for each of its connections.
+    """
 
     def __init__(self, peer: Any, target: Target, seconds: float) -> None:
         self._get, self._check, self._seconds = peer.get, target.check, seconds
+        self._warm_up = max(1, target.pools * target.limit // target.callers)
         self._laps = [list[float]() for _ in range(target.callers)]
         self._all_warm = threading.Barrier(target.callers, action=self._begin)
         self._wrong: list[WrongAnswerError] = []
@@ -69,7 +73,8 @@ class Load:
 
     def _work(self, own: list[float]) -> None:
         get, check, clock = self._get, self._check, time.perf_counter
-        self._ask()
+        for _ in range(self._warm_up):
+            self._ask()
         self._all_warm.wait()
         last, stop_at = clock(), self._start + self._seconds
         while (start := clock()) < stop_at:
