@@ -15,7 +15,7 @@ from tests.actors.calls import Call, Parts
 from tests.servers.wire import respond
 from turbopool import ReconnectOptions, Request
 from turbopool.actors import refusals, shelf
-from turbopool.actors.afloat import Afloat
+from turbopool.actors.afloat import AFLOAT, Afloat
 from turbopool.actors.base import tell
 from turbopool.actors.dispatcher import Dispatcher, Runnable
 from turbopool.actors.messages import Abandon, Dispose, Lease, ManagerMessage
@@ -250,6 +250,7 @@ class Stage:
         assert not left, f"without exactly one outcome: {left}"
         assert not self.open, "a connection was left open"
         assert not self.dialer.pending, "a dial was left under way"
+        self.advance(3 * AFLOAT)  # for so long the dispatcher looks for what may have been launched
         assert self.dispatcher.census() == (0, 0), "descriptors watched, timers armed"
         self.dispatcher.stop()
 

@@ -106,8 +106,19 @@ def test_every_look_lies_ahead_of_the_one_before(harbour: Harbour) -> None:
         before = harbour.due if harbour.due != NEVER else harbour.now
         harbour.now = before
         harbour.launch(0)
+        harbour.due = NEVER
         harbour.fire()
         assert harbour.due > before
+
+
+def test_being_told_again_and_again_puts_no_look_off(harbour: Harbour) -> None:
+    """As patrols of thousands of keys do."""
+    harbour.launch(1)
+    asked = harbour.now
+    while not harbour.taken_over:
+        harbour.afloat.watch()
+        harbour.passes(AFLOAT / 3)
+    assert harbour.taken_over[1] - asked <= 2 * AFLOAT + 2 * STEP
 
 
 def test_it_stops_looking_when_nothing_is_launched_any_more(harbour: Harbour) -> None:

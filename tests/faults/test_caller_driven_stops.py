@@ -197,41 +197,63 @@ def test_an_interrupt_wakes_the_thread_that_drives() -> None:
         signal.signal(signal.SIGINT, before)
 
 
-def interrupted(monkeypatch: pytest.MonkeyPatch, moment: str, future: Future[Response]) -> None:
+def interrupted(
+    monkeypatch: pytest.MonkeyPatch, moment: str, future: Future[Response], error: type[BaseException]
+) -> None:
     """Wait for a response, and be interrupted at that moment."""
     await_bytes = TcpChannel.await_bytes
 
-    def interrupted_await(channel: TcpChannel, patience: float) -> bytes | None:
-        monkeypatch.undo()
-        if moment == "handed over":  # by the kernel, and nobody has noted that yet
+    def begun(channel: TcpChannel, patience: float) -> bytes | None:
+        del patience
+        monkeypatch.setattr(TcpChannel, "await_bytes", ended)
+        monkeypatch.setattr(TcpChannel, "receive", lambda _: None)  # the rest comes later
+        with socket.socket(fileno=os.dup(channel.fd)) as same:
+            data = same.recv(20)
+        channel.taken += len(data)
+        return data
+
+    def ended(channel: TcpChannel, patience: float) -> bytes | None:
+        if moment != "handed over twice":
+            monkeypatch.undo()
+        if moment.startswith("handed over"):  # by the kernel, and nobody has noted that yet
             with socket.socket(fileno=os.dup(channel.fd)) as behind_its_back:
                 assert behind_its_back.recv(1000)
         elif moment == "received":
             assert await_bytes(channel, patience)
-        raise KeyboardInterrupt
+        raise error
 
-    monkeypatch.setattr(TcpChannel, "await_bytes", interrupted_await)
-    with pytest.raises(KeyboardInterrupt):
+    def again(_: TcpChannel) -> bool:
+        monkeypatch.undo()
+        raise error
+
+    monkeypatch.setattr(TcpChannel, "await_bytes", begun if moment == "begun" else ended)
+    if moment == "handed over twice":
+        monkeypatch.setattr(TcpChannel, "has_lost_nothing", again)
+    with pytest.raises(error):
         future.result(PATIENCE)
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-@pytest.mark.parametrize("moment", ["waiting", "handed over", "received"])
+@pytest.mark.parametrize("moment", ["waiting", "begun", "handed over", "handed over twice", "received"])
 def test_a_wait_may_be_repeated_after_an_interrupt(
-    moment: str, scheme: str, authority: Authority, monkeypatch: pytest.MonkeyPatch
+    moment: str, scheme: str, error: type[BaseException], authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FLT-P15: what had been received when it struck is lost; then the request is sent again, or fails, and at once."""
-    is_lost = moment != "waiting"
+    """FLT-P15: what had been received when it struck is lost; then the request is sent again, or fails, and at once.
+
+    A part of a head or of a record, which is ``begun``, is kept. Many handlers of alarms raise a TimeoutError.
+    """
+    is_lost = moment not in {"waiting", "begun"}
     with idle(healthy, authority=authority if scheme == "https" else None) as (server, client):
         for method in ("GET", "POST"):
             future = client.send_async(method, "/next", timeout=60)
-            interrupted(monkeypatch, moment, future)
+            interrupted(monkeypatch, moment, future, error)
             if is_lost and method == "POST":
-                error = future.exception(PATIENCE)
-                assert isinstance(error, ReadError)
-                assert error.request_sent
-                assert not error.may_retry
-                assert "an interrupt" in str(error)
+                failed = future.exception(PATIENCE)
+                assert isinstance(failed, ReadError)
+                assert failed.request_sent
+                assert not failed.may_retry
+                assert "an interrupt" in str(failed)
             else:
                 assert future.result(PATIENCE).content == NEXT
         (pool,) = client.stats().pools.values()
@@ -252,9 +274,26 @@ def test_an_answer_that_waits_with_the_end_of_its_stream_outlives_an_interrupt(
         with held_dispatcher():
             future = client.send_async("POST", "/next", timeout=60)
             server.wait_until(lambda server: server.open == 0)
-            interrupted(monkeypatch, "waiting", future)
+            interrupted(monkeypatch, "waiting", future, KeyboardInterrupt)
         assert future.result(PATIENCE).content == NEXT
         assert_recovered(client, server, connections=2)
+
+
+def test_what_a_handler_of_an_alarm_raises_ends_a_blocking_send(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is no error of the connection, though it is one of the system's kind: nothing is sent again."""
+
+    def alarm(*_: object) -> bytes | None:
+        monkeypatch.undo()
+        raise TimeoutError
+
+    for moment in ("send", "await_bytes"):
+        with idle(healthy) as (server, client):
+            monkeypatch.setattr(TcpChannel, moment, alarm)
+            with pytest.raises(TimeoutError):
+                client.get("/next")
+            eventually(lambda server=server: server.open == 0)  # type: ignore[misc]
+            (pool,) = client.stats().pools.values()
+            assert (pool.replays, pool.cancelled) == (0, 1)
 
 
 @contextmanager

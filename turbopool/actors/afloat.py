@@ -64,7 +64,8 @@ class Afloat:
     def _look_in(self, ticks: int) -> None:
         if self._is_watched or self._rafts:  # some may have come before that
             self._is_watched = True
-            self._timer.arm((self._dispatcher.now // AFLOAT + ticks) * AFLOAT)
+            moment = (self._dispatcher.now // AFLOAT + ticks) * AFLOAT
+            self._timer.arm(min(moment, self._timer.due))
 
     def _sweep(self, until: float) -> bool:
         """Return whether anything that old had been launched, received or not."""

@@ -97,7 +97,11 @@ def engage(exchange: Exchange) -> None:
 
 def land(pool: Pool, _: Shelf, connection: ClaimableConnection, exchange: Exchange) -> None:
     """Have the dispatcher receive the response of a request that was launched, and unmoored."""
-    _hand_in(pool, connection, TakeOver(connection, exchange))
+    try:
+        _hand_in(pool, connection, TakeOver(connection, exchange))
+    except BaseException:
+        _clean_up(pool, exchange)
+        raise
 
 
 def _end(pool: Pool, books: Shelf, connection: ClaimableConnection, exchange: Exchange, *, is_plain: bool) -> None:

@@ -16,6 +16,7 @@ Benchmark of this path: ``make bench``, rows ``turbopool-send``.
 from __future__ import annotations
 
 import errno
+from typing import TypeGuard
 
 from turbopool.clock import NEVER, SystemClock
 from turbopool.errors import DeadlineExceeded, TurboPoolError
@@ -30,6 +31,11 @@ BEHIND = 0.25
 FORGOTTEN_AFTER = 1.0
 """Seconds after its deadline at which a request that a caller drives has none."""
 _clock = SystemClock.now
+
+
+def _is_failure(error: BaseException) -> TypeGuard[OSError | TurboPoolError]:
+    """Whether it is the connection's; a ``TimeoutError`` that a signal handler raises has no number."""
+    return isinstance(error, TurboPoolError) or (isinstance(error, OSError) and error.errno is not None)
 
 
 class ClaimableConnection(Http1Connection):
@@ -111,18 +117,20 @@ class ClaimableConnection(Http1Connection):
                 data = channel.await_bytes(until - now) if room is None else channel.await_into(room, until - now)
                 if data:
                     parser.receive(data)
-                    parsed = channel.taken
-                    if parser.complete:
-                        break
+                parsed = channel.taken  # or kept by the channel: a part of a record
+                if parser.complete:
+                    break
                 self._is_at_end = data == b"" or channel.ended
                 if self._is_at_end or (now := _clock()) >= until:
                     return False
-        except (OSError, TurboPoolError) as error:
-            self._fault = error
-            return False
-        except BaseException:  # an interrupt: what had been received when it struck is lost
-            if channel.taken != parsed or not channel.has_lost_nothing():
-                self._fault = ConnectionAbortedError(errno.ECONNABORTED, "an interrupt cut the response")
+        except BaseException as error:
+            if _is_failure(error):
+                self._fault = error
+                return False
+            # An interrupt: what had been received when it struck is lost. Noted first, since another may strike.
+            self._fault = ConnectionAbortedError(errno.ECONNABORTED, "an interrupt cut the response")
+            if channel.taken == parsed and channel.has_lost_nothing():
+                self._fault = None
             raise
         return self.requests > 1 and not self.is_hung_up and self._is_reusable(exchange)
 
@@ -157,6 +165,8 @@ class ClaimableConnection(Http1Connection):
         try:
             sender.start(wire, exchange.write_timeout)
         except OSError as error:
+            if not _is_failure(error):
+                raise
             sender.error = self._fault = error
             return False
         finally:
