@@ -38,7 +38,7 @@ another machine, absolute figures are not.
 - *A round* measures every client in every scenario, each in a process of its own, one after the other, and in another
   order each time. A ratio is taken within a round, so that both sides met the same minute of the machine. Given are the
   median over {rounds} rounds, and the least and the most of them. A cell is measured for {seconds:g} s, most over
-  HTTP/2 for half of it, after every caller has been answered once, and every pool for each of its connections.
+  HTTP/2 for half of it, after every caller has been answered once, and every pool as often as it may have connections.
 - *Limits are equal*: each scenario says how many connections, and over HTTP/2 streams, every client may use. The column
   *connections* has what was opened or, where the server does not count, was open in the end.
 - *Every answer's body is compared*, and over HTTP/2 the version is. Where there is TLS, the certificate is verified. A

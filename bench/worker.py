@@ -21,6 +21,7 @@ import asyncio
 import gc
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import threading
@@ -43,12 +44,12 @@ EVERYONE = frozenset(peers.THREADED | h2_peers.THREADED) | ASYNCIO
 class Load:
     """Threads that call ``peer.get``, each again as soon as it is answered.
 
-    Not counted is the first time, or as often as it takes to meet every pool for each of its connections.
+    Not counted is the first time, or as often as it takes to ask every pool once for each connection it may have.
     """
 
     def __init__(self, peer: Any, target: Target, seconds: float) -> None:
         self._get, self._check, self._seconds = peer.get, target.check, seconds
-        self._warm_up = max(1, target.pools * target.limit // target.callers)
+        self._warm_up = max(1, math.ceil(target.pools * target.limit / target.callers))
         self._laps = [list[float]() for _ in range(target.callers)]
         self._all_warm = threading.Barrier(target.callers, action=self._begin)
         self._wrong: list[WrongAnswerError] = []

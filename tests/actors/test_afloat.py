@@ -42,8 +42,9 @@ class Harbour:
         self.told += 1
         told.step()
 
-    def land(self, number: int) -> None:
+    def land(self, raft: list[Any]) -> None:
         """Take over."""
+        (number,) = raft.pop()
         assert number >= 0, "a bug"
         self.taken_over[number] = self.now
 

@@ -8,7 +8,7 @@ import pykka
 import pytest
 
 from turbopool.actors.base import DispatchedActor, bury, tell
-from turbopool.actors.dispatcher import Dispatcher
+from turbopool.actors.dispatcher import Dispatcher, Runnable
 from turbopool.transport.memory import FakeClock, MemoryPoller, MemoryWaker
 
 Settle = Callable[[], None]
@@ -100,6 +100,33 @@ def test_messages_are_handled_one_by_one_in_the_order_they_were_told(dispatcher:
     settle()
 
     assert log == ["start", *range(200)]
+
+
+@pytest.mark.parametrize("is_queued", [False, True])
+def test_an_interrupted_tell_leaves_the_actor_no_message_behind(
+    dispatcher: Dispatcher, settle: Settle, monkeypatch: pytest.MonkeyPatch, *, is_queued: bool
+) -> None:
+    """FLT-P15: as it begins to tell the dispatcher, or when it has."""
+    log: list[object] = []
+    ref = Recorder.start(dispatcher, log)
+    settle()
+    schedule = dispatcher.schedule
+
+    def interrupt(inbox: Runnable) -> None:
+        monkeypatch.undo()
+        if is_queued:
+            schedule(inbox)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dispatcher, "schedule", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        ref.tell("interrupted")
+    settle()
+    assert log == ["start", "interrupted"]
+
+    ref.tell("next")
+    settle()
+    assert log == ["start", "interrupted", "next"]
 
 
 def test_messages_of_several_actors_are_handled_in_the_order_they_were_told(

@@ -25,7 +25,8 @@ from tests.servers.raw import RawServer
 from tests.servers.wire import respond
 from tests.waiting import PATIENCE, SPENT, eventually
 from turbopool import Client, ClientDisposed, ClientFactory, DeadlineExceeded, ReadError, Response
-from turbopool.transport.channel import TcpChannel
+from turbopool.transport.channel import TcpChannel, TlsChannel
+from turbopool.transport.http1 import ResponseParser
 
 # -- cancels ---------------------------------------------------------------------------------------------------
 
@@ -246,8 +247,9 @@ def test_a_wait_may_be_repeated_after_an_interrupt(
     is_lost = moment not in {"waiting", "begun"}
     with idle(healthy, authority=authority if scheme == "https" else None) as (server, client):
         for method in ("GET", "POST"):
-            future = client.send_async(method, "/next", timeout=60)
-            interrupted(monkeypatch, moment, future, error)
+            with held_dispatcher():  # or it might receive before this thread does
+                future = client.send_async(method, "/next", timeout=60)
+                interrupted(monkeypatch, moment, future, error)
             if is_lost and method == "POST":
                 failed = future.exception(PATIENCE)
                 assert isinstance(failed, ReadError)
@@ -258,7 +260,70 @@ def test_a_wait_may_be_repeated_after_an_interrupt(
                 assert future.result(PATIENCE).content == NEXT
         (pool,) = client.stats().pools.values()
         assert (pool.replays, pool.failed) == (is_lost, is_lost)
+        assert (pool.state, pool.reconnects) == ("open", 0)  # it was not the server
         assert_recovered(client, server, connections=3 if is_lost else 1, replays=int(is_lost))
+
+
+def test_an_interrupt_after_the_last_byte_was_parsed_loses_nothing(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """FLT-P15: what has been received is looked up once more then, and that can be interrupted."""
+    taken = TlsChannel.taken
+
+    def interrupt(channel: TlsChannel) -> int:
+        if not any(complete):
+            return taken.__get__(channel)  # type: ignore[no-any-return]
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    complete: list[bool] = []
+    with idle(healthy, authority=authority) as (server, client):
+        receive = ResponseParser.receive
+
+        def note(parser: ResponseParser, data: bytes | memoryview) -> None:
+            receive(parser, data)
+            complete.append(parser.complete)
+
+        with held_dispatcher():
+            future = client.send_async("POST", "/next", timeout=60)
+            monkeypatch.setattr(ResponseParser, "receive", note)
+            monkeypatch.setattr(TlsChannel, "taken", property(interrupt))
+            with pytest.raises(KeyboardInterrupt):
+                future.result(PATIENCE)
+        assert future.result(PATIENCE).content == NEXT
+        assert_recovered(client, server, connections=1)
+
+
+def test_an_interrupt_between_two_parts_of_a_large_body_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """FLT-P15: which are received into where they are to be."""
+    go_on, parts = threading.Event(), list[int]()
+    await_into = TcpChannel.await_into
+
+    def halves(conn: Conn) -> None:
+        conn.read_request()
+        data = respond(b"x" * 3_000_000)
+        conn.send(data[:1_500_000])
+        assert go_on.wait(PATIENCE)
+        conn.send(data[1_500_000:])
+        healthy(conn)
+
+    def interrupt(channel: TcpChannel, room: memoryview, patience: float) -> bytes | memoryview | None:
+        if sum(parts) > 1_000_000:
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+        part = await_into(channel, room, patience)
+        parts.append(len(part or b""))
+        return part
+
+    with idle(halves) as (server, client):
+        with held_dispatcher():
+            future = client.send_async("POST", "/next", timeout=60)
+            monkeypatch.setattr(TcpChannel, "await_into", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                future.result(PATIENCE)
+        go_on.set()
+        assert len(future.result(PATIENCE).content) == 3_000_000
+        assert_recovered(client, server, connections=1)
 
 
 def test_an_answer_that_waits_with_the_end_of_its_stream_outlives_an_interrupt(

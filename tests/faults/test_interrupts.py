@@ -86,8 +86,9 @@ with server, Client(base_url=server.url, max_conns_per_host=2) as client:
     deadline = time.monotonic() + 40
     while raised < 300 and time.monotonic() < deadline:
         interrupted(CALLS[chance.choice(list(CALLS))])
-        for future in promised:  # its caller may wait again
-            assert future.result(20).content == b"/2"
+        for future in promised:  # its caller may wait again; there is a budget for what is sent again
+            error = future.exception(20)
+            assert future.result().content == b"/2" if error is None else "an interrupt cut" in str(error)
         promised.clear()
     over.set()
     pesterer.join()

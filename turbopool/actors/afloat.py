@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 
 from turbopool.actors.dispatcher import Dispatcher
-from turbopool.transport.exchange import Raft, unmoor
+from turbopool.transport.exchange import Raft
 
 _log = logging.getLogger("turbopool.dispatcher")
 
@@ -27,12 +27,12 @@ class Afloat:
 
     Args:
         dispatcher: on whose thread it looks.
-        land: has a request of which nothing but this is known taken over; its arguments are what was on the raft.
+        land: takes over what is on a raft, if anything still is.
     """
 
     __slots__ = ("_dispatcher", "_is_watched", "_land", "_rafts", "_timer")
 
-    def __init__(self, dispatcher: Dispatcher, land: Callable[..., None]) -> None:
+    def __init__(self, dispatcher: Dispatcher, land: Callable[[Raft], None]) -> None:
         self._dispatcher = dispatcher
         self._land = land
         self._rafts: deque[tuple[float, Raft]] = deque()
@@ -73,9 +73,8 @@ class Afloat:
         while rafts and rafts[0][0] <= until:
             _, raft = rafts.popleft()
             found = True
-            launched = unmoor(raft)
-            if launched is not None:
-                self._land(*launched)
+            if raft:
+                self._land(raft)
         return found
 
     def _on_crash(self, error: BaseException) -> None:

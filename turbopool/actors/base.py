@@ -49,8 +49,10 @@ class Inbox:
         """Queue an envelope. Any thread."""
         try:
             self._queue.append(envelope)
-        finally:  # an interrupt between the two would leave the actor one message behind for ever
             self._dispatcher.schedule(self)
+        except BaseException:  # an interrupt within would leave the actor one message behind for ever
+            self._dispatcher.schedule(self)
+            raise
 
     def get(self) -> Envelope[Any]:
         """Take the oldest envelope."""

@@ -13,7 +13,7 @@ from turbopool.actors.messages import Abandon, BackUp, EvictIdle, Joined, Releas
 from turbopool.actors.pool import Pool
 from turbopool.clock import SystemClock
 from turbopool.transport.claimable import ClaimableConnection
-from turbopool.transport.exchange import Exchange, unmoor
+from turbopool.transport.exchange import Exchange, Raft, unmoor
 from turbopool.transport.interfaces import END_EDGE, Dial
 
 Shelf = Ledger[ClaimableConnection, Dial, Exchange]
@@ -90,13 +90,15 @@ def receive(exchange: Exchange, timeout: float | None) -> None:
 
 def engage(exchange: Exchange) -> None:
     """Have the dispatcher receive the response of a launched request, unless somebody does already."""
-    launched = unmoor(exchange.raft)
-    if launched is not None:
-        land(*launched)
+    land(exchange.raft)
 
 
-def land(pool: Pool, _: Shelf, connection: ClaimableConnection, exchange: Exchange) -> None:
-    """Have the dispatcher receive the response of a request that was launched, and unmoored."""
+def land(raft: Raft) -> None:
+    """Have the dispatcher receive the response of what is on a raft, if anything is."""
+    launched = unmoor(raft)
+    if launched is None:
+        return
+    pool, _, connection, exchange = launched
     try:
         _hand_in(pool, connection, TakeOver(connection, exchange))
     except BaseException:

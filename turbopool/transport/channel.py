@@ -22,7 +22,7 @@ from turbopool.transport import quick
 from turbopool.transport.interfaces import RECEIVE_BYTES
 from turbopool.transport.spinning import Spinner, spinner, tls_spinner
 
-if sys.platform == "linux":
+if sys.platform != "win32":
     import fcntl
     import termios
 
@@ -183,7 +183,7 @@ class TcpChannel:
     is_still = is_quiet
 
     def has_lost_nothing(self) -> bool:
-        """Whether all that ever came in waits to be received or is among ``taken``; True where nobody knows.
+        """Whether all that ever came in waits to be received or is among ``taken``; True where no system says so.
 
         An interrupt may strike when the system has handed bytes over, and nobody has them yet.
         """

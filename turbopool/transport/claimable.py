@@ -16,7 +16,6 @@ Benchmark of this path: ``make bench``, rows ``turbopool-send``.
 from __future__ import annotations
 
 import errno
-from typing import TypeGuard
 
 from turbopool.clock import NEVER, SystemClock
 from turbopool.errors import DeadlineExceeded, TurboPoolError
@@ -30,12 +29,8 @@ BEHIND = 0.25
 """Seconds after the deadline at which the reactor ends what a claimer should have ended by itself."""
 FORGOTTEN_AFTER = 1.0
 """Seconds after its deadline at which a request that a caller drives has none."""
+_CUT = ConnectionAbortedError(errno.ECONNABORTED, "an interrupt cut the response")
 _clock = SystemClock.now
-
-
-def _is_failure(error: BaseException) -> TypeGuard[OSError | TurboPoolError]:
-    """Whether it is the connection's; a ``TimeoutError`` that a signal handler raises has no number."""
-    return isinstance(error, TurboPoolError) or (isinstance(error, OSError) and error.errno is not None)
 
 
 class ClaimableConnection(Http1Connection):
@@ -123,13 +118,16 @@ class ClaimableConnection(Http1Connection):
                 self._is_at_end = data == b"" or channel.ended
                 if self._is_at_end or (now := _clock()) >= until:
                     return False
+        except TurboPoolError as error:
+            self._fault = error
+            return False
         except BaseException as error:
-            if _is_failure(error):
+            if isinstance(error, OSError) and error.errno is not None:
                 self._fault = error
                 return False
             # An interrupt: what had been received when it struck is lost. Noted first, since another may strike.
-            self._fault = ConnectionAbortedError(errno.ECONNABORTED, "an interrupt cut the response")
-            if channel.taken == parsed and channel.has_lost_nothing():
+            self._fault = _CUT
+            if parser.complete or (channel.taken == parsed and channel.has_lost_nothing()):
                 self._fault = None
             raise
         return self.requests > 1 and not self.is_hung_up and self._is_reusable(exchange)
@@ -165,7 +163,7 @@ class ClaimableConnection(Http1Connection):
         try:
             sender.start(wire, exchange.write_timeout)
         except OSError as error:
-            if not _is_failure(error):
+            if error.errno is None:  # a signal handler's: a TimeoutError, mostly
                 raise
             sender.error = self._fault = error
             return False
@@ -221,7 +219,10 @@ class ClaimableConnection(Http1Connection):
         elif isinstance(fault, TurboPoolError):
             self._fail(exchange, fault)
         elif isinstance(fault, OSError):
-            self._on_write_error(exchange, fault) if fault is self._sender.error else self._on_broken(fault)
+            if fault is self._sender.error:
+                self._on_write_error(exchange, fault)
+            else:
+                self._on_broken(fault, by_peer=fault is not _CUT)
         elif self._parser.complete:
             self._complete(exchange)
         elif self._is_at_end:

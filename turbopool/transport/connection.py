@@ -409,8 +409,8 @@ class Http1Connection:
         else:
             self._complete(exchange) if exchange.in_memory else self._deliver(exchange)
 
-    def _on_broken(self, error: OSError) -> None:
-        """The kernel or the TLS layer gave the connection up."""
+    def _on_broken(self, error: OSError, *, by_peer: bool = True) -> None:
+        """The kernel or the TLS layer gave the connection up, or we did."""
         exchange = self.exchange
         if exchange is None:
             self.close()
@@ -420,10 +420,10 @@ class Http1Connection:
         kind = WriteError if self._sender.error is error else ReadError
         problem = kind(f"the connection broke: {error}", **self._facts(exchange, phase))
         problem.__cause__ = error
-        self._die(exchange, problem)
+        self._die(exchange, problem, by_peer=by_peer)
 
-    def _die(self, exchange: Exchange, error: TurboPoolError) -> None:
-        """The peer ended the connection: the request goes back to the queue if it may be sent again."""
+    def _die(self, exchange: Exchange, error: TurboPoolError, *, by_peer: bool = True) -> None:
+        """The connection ended: the request goes back to the queue if it may be sent again."""
         if self._sender.is_sending:
             self._sender.stop(self._sender.error)  # first, so that a body is drawn from already, or never
         sent = self._sender.sent > 0
@@ -437,7 +437,7 @@ class Http1Connection:
             rewindable=exchange.rewindable,
             replays=0 if free else exchange.resent if sent else exchange.replays,
         )
-        if not attempt.answered:
+        if by_peer and not attempt.answered:
             self._landlord.on_broken(self, error)
         if not exchange.done and may_replay(attempt):
             exchange.needs_fresh = exchange.sent > 0
