@@ -49,7 +49,7 @@ class Load:
 
     def __init__(self, peer: Any, target: Target, seconds: float) -> None:
         self._get, self._check, self._seconds = peer.get, target.check, seconds
-        self._warm_up = max(1, math.ceil(target.pools * target.limit / target.callers))
+        self._warm_up = math.ceil(target.pools * target.limit / target.callers)
         self._laps = [list[float]() for _ in range(target.callers)]
         self._all_warm = threading.Barrier(target.callers, action=self._begin)
         self._wrong: list[WrongAnswerError] = []

@@ -118,7 +118,7 @@ class Runtime:
 
     def engage(self, exchange: Exchange) -> None:
         """Have the dispatcher receive the response of a launched request, unless somebody does already."""
-        shelf.engage(exchange)
+        shelf.land(exchange.raft)
 
     def check(self) -> None:
         """Look whether the dispatcher still works; if not, everything under way is failed. For whoever waits long."""

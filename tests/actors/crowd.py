@@ -244,7 +244,7 @@ class Crowd:
             if kind not in ("send", "post") or its is None or not shelf.drive(its, call.exchange):
                 self._submit(call)
             if call.exchange.raft and kind != "leave":
-                shelf.engage(call.exchange) if kind == "engage" else shelf.receive(call.exchange, None)
+                shelf.land(call.exchange.raft) if kind == "engage" else shelf.receive(call.exchange, None)
             self.scheduler.wait(partial(getattr, call.exchange, "done"))
 
     def _submit(self, call: Call) -> None:
@@ -337,7 +337,7 @@ class Crowd:
                     call.future.cancel()
             case "engage":
                 for call in [one for one in stage.calls if one.exchange.raft][:1]:
-                    shelf.engage(call.exchange)
+                    shelf.land(call.exchange.raft)
             case "cancel all":
                 tell(stage.supervisor, AbandonAll(None, threading.Event()))
             case "end" | "stray":

@@ -138,7 +138,7 @@ def test_an_interrupt_that_strikes_as_it_is_handed_over_loses_nothing(
 
     monkeypatch.setattr(shelf, "_hand_in", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        shelf.engage(call.exchange)
+        shelf.land(call.exchange.raft)
 
     stage.answer(call)
 

@@ -61,7 +61,7 @@ def launch(pool: Pool, exchange: Exchange) -> bool:
         pool.has_launched = True
         pool.afloat.launch(exchange.asked_at, exchange.raft)
         if connection.is_orphaned:  # and its future may have failed, so that nobody comes to receive
-            engage(exchange)
+            land(exchange.raft)
     except BaseException:
         _give_up(pool, exchange)
         _clean_up(pool, exchange)
@@ -88,13 +88,8 @@ def receive(exchange: Exchange, timeout: float | None) -> None:
         raise
 
 
-def engage(exchange: Exchange) -> None:
-    """Have the dispatcher receive the response of a launched request, unless somebody does already."""
-    land(exchange.raft)
-
-
 def land(raft: Raft) -> None:
-    """Have the dispatcher receive the response of what is on a raft, if anything is."""
+    """Have the dispatcher receive the response of the request on a raft, unless somebody does already."""
     launched = unmoor(raft)
     if launched is None:
         return

@@ -10,27 +10,25 @@ and end stay visible, and closing never sends anything in clear.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 import ssl
 import struct
 import sys
+import termios
 
 from turbopool.clock import NEVER
 from turbopool.config.tls import TlsContext
 from turbopool.transport import quick
 from turbopool.transport.interfaces import RECEIVE_BYTES
 from turbopool.transport.spinning import Spinner, spinner, tls_spinner
-
-if sys.platform != "win32":
-    import fcntl
-    import termios
+from turbopool.transport.trials import SLEEPING
 
 _USUAL_BYTES = 65_536
 """Bytes asked for once few do not do; a buffer beyond 128 KiB costs a system call, so it is used when filled."""
 _RECORD_HEADER = 5
 _NOW = socket.MSG_DONTWAIT
-_PEEK = socket.MSG_DONTWAIT | socket.MSG_PEEK
 _BYTES_RECEIVED = slice(128, 136)
 """Where ``TCP_INFO`` has how many bytes ever came in (Linux 4.1), the end of the stream counted as one."""
 _ESTABLISHED = 1
@@ -130,7 +128,7 @@ class TcpChannel:
 
     def await_bytes(self, patience: float) -> bytes | None:
         """Return what arrives, ``b""`` at the end, None when nothing does for about ``patience`` seconds. Blocks."""
-        if self._spinner is not None and self._spinner.trials.phase.looks:
+        if self._spinner is not None and self._spinner.trials.phase.manner is not SLEEPING:
             data = self._spinner.look(self.receive)
             if data is not None:
                 return data
@@ -164,7 +162,7 @@ class TcpChannel:
     def has_spoken(self) -> bool:
         """Whether there is something to read."""
         try:
-            return bool(self._sock.recv(1, _PEEK))
+            return bool(self._sock.recv(1, quick.PEEK))
         except OSError:
             return False
 
@@ -173,7 +171,7 @@ class TcpChannel:
         if quick.is_quiet is not None:
             return quick.is_quiet(self.fd)
         try:
-            self._sock.recv(1, _PEEK)
+            self._sock.recv(1, quick.PEEK)
         except (BlockingIOError, InterruptedError):
             return True
         except OSError:
@@ -183,7 +181,7 @@ class TcpChannel:
     is_still = is_quiet
 
     def has_lost_nothing(self) -> bool:
-        """Whether all that ever came in waits to be received or is among ``taken``; True where no system says so.
+        """Whether all that ever came in waits to be received or is among ``taken``, as far as the system says.
 
         An interrupt may strike when the system has handed bytes over, and nobody has them yet.
         """
@@ -354,7 +352,7 @@ class TlsChannel:
         return self._tcp.taken
 
     def has_lost_nothing(self) -> bool:
-        """Whether all that ever came in waits to be received or is among ``taken``; True where nobody knows."""
+        """Whether all that ever came in waits to be received or is among ``taken``, as far as the system says."""
         return self._tcp.has_lost_nothing()
 
     def note_answer(self, seconds: float, now: float) -> None:

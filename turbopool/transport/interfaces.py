@@ -189,7 +189,7 @@ class Channel(Sink, Protocol):
         ...
 
     def has_lost_nothing(self) -> bool:
-        """Whether all that ever came in waits to be received or is among ``taken``; True where nobody knows."""
+        """Whether all that ever came in waits to be received or is among ``taken``, as far as the system says."""
         ...
 
     def is_still(self) -> bool:

@@ -19,8 +19,9 @@ from collections.abc import Callable
 
 MOST = 16_384
 """Bytes: what is longer takes so long to be copied that others had better run meanwhile."""
+PEEK = socket.MSG_DONTWAIT | socket.MSG_PEEK
+"""Look at what has arrived, and leave it there."""
 _SEND = socket.MSG_DONTWAIT | getattr(socket, "MSG_NOSIGNAL", 0)
-_PEEK = socket.MSG_DONTWAIT | socket.MSG_PEEK
 _NOTHING_YET = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EINTR)
 
 send: Callable[[int, bytes], int] | None = None
@@ -74,7 +75,7 @@ def _load() -> None:
             rooms.append(pair)
 
     def quick_is_quiet(fd: int) -> bool:
-        return c_recv(fd, scratch, 1, _PEEK) < 0 and get_errno() in _NOTHING_YET
+        return c_recv(fd, scratch, 1, PEEK) < 0 and get_errno() in _NOTHING_YET
 
     def quick_wake(fd: int) -> None:
         c_write(fd, one, 8)  # a full counter wakes as well, and a closed one is not worth waking

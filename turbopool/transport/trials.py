@@ -45,13 +45,12 @@ class Phase:
         incumbent: if this is a trial, the manner that it is to beat, and its seconds a request; else None.
     """
 
-    __slots__ = ("_count", "_least", "_ticket", "_total", "incumbent", "looks", "manner", "until")
+    __slots__ = ("_count", "_least", "_ticket", "_total", "incumbent", "manner", "until")
 
     def __init__(
         self, manner: Manner, until: float, least: int = ENOUGH, incumbent: tuple[Manner, float] | None = None
     ) -> None:
         self.manner = manner
-        self.looks = manner is not SLEEPING
         self.until = until
         self.incumbent = incumbent
         self._least = least
